@@ -1,0 +1,184 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/upstream"
+)
+
+// Mode says how a route hands a frame to NATS and when it is answered.
+type Mode uint8
+
+const (
+	// ModeRequest publishes with a reply inbox and answers with the first reply.
+	ModeRequest Mode = iota
+	// ModePublish publishes and answers once the message was written to the NATS connection.
+	ModePublish
+)
+
+// String returns the mode's name in configuration files.
+func (m Mode) String() string {
+	if m == ModePublish {
+		return "publish"
+	}
+	return "request"
+}
+
+// ParseMode is the inverse of [Mode.String].
+func ParseMode(s string) (Mode, error) {
+	switch s {
+	case "request":
+		return ModeRequest, nil
+	case "publish":
+		return ModePublish, nil
+	}
+	return 0, fmt.Errorf("mode %q is neither \"request\" nor \"publish\"", s)
+}
+
+// Route says where the frames of one TASK_ type go.
+type Route struct {
+	Subject string        // NATS subject without wildcards
+	Mode    Mode          // request or publish
+	Timeout time.Duration // deadline of frames that carry none; 1 ms to TimeoutMax
+}
+
+// Routes is the routing table of the TASK_ frame types.
+type Routes struct {
+	Submit Route // TASK_SUBMIT
+	Query  Route // TASK_QUERY
+	Cancel Route // TASK_CANCEL
+}
+
+const (
+	// SocketPathMax is the longest path that sockaddr_un takes on Linux: 108 bytes with the final NUL.
+	SocketPathMax = 107
+	// TimeoutMax bounds every deadline: 24 hours. Version 2 frames that ask for more get this much.
+	TimeoutMax = 24 * time.Hour
+	// maxInflightMax keeps a slot table's indexes, and their doubling in the table of
+	// correlation ids, far inside 32 bits: 4 Mi requests.
+	maxInflightMax = 4 << 20
+	// loopsMax is far above the cores of one machine that could serve one Unix socket.
+	loopsMax = 256
+)
+
+// Config holds everything that the engine can be told. The zero value is not useful:
+// start from [DefaultConfig].
+type Config struct {
+	// SocketPath is the Unix socket clients connect to; at most SocketPathMax bytes.
+	SocketPath string
+	// SocketMode is the socket's permission bits; default 0600.
+	SocketMode os.FileMode
+	// Loops is the number of event loops, each with its own NATS connection; 1 to 256.
+	// Default: half of the CPUs, 1 to 8, which leaves the rest to the clients and NATS.
+	Loops int
+	// CPUs pins loop i's thread to CPUs[i]. Empty: not pinned; else exactly one CPU per loop.
+	CPUs []int
+	// MaxConnections bounds the open client connections; the one over it gets OVERLOADED, then EOF.
+	MaxConnections int
+	// MaxInflight bounds the requests that wait for NATS in the whole gateway; over it: OVERLOADED.
+	MaxInflight int
+	// MaxInflightPerConnection bounds the requests that wait for NATS on one connection; over it: OVERLOADED.
+	MaxInflightPerConnection int
+	// MaxClientBufferBytes bounds the bytes that wait for one client; over it the client is closed.
+	MaxClientBufferBytes int
+	// MaxUpstreamBufferBytes bounds the bytes that wait for one loop's NATS connection; over it: OVERLOADED.
+	MaxUpstreamBufferBytes int
+	// Timeout is the deadline of REQUEST and PUBLISH frames that carry none; 1 ms to TimeoutMax.
+	Timeout time.Duration
+	// Routes says where TASK_ frames go.
+	Routes Routes
+	// NATS says how to reach NATS.
+	NATS upstream.Config
+	// Logger takes the gateway's messages and those of gnet and nats.go. Nil: slog.Default().
+	Logger *slog.Logger
+}
+
+// DefaultSubject is where the users of the C gateway expect their tasks to go.
+const DefaultSubject = "beamline.router.v1.decide"
+
+// DefaultConfig returns the configuration of a gateway that was told nothing.
+func DefaultConfig() Config {
+	route := Route{Subject: DefaultSubject, Mode: ModeRequest, Timeout: 30 * time.Second}
+	return Config{
+		SocketPath:               "/tmp/beamline-gateway.sock",
+		SocketMode:               0o600,
+		Loops:                    min(max(runtime.NumCPU()/2, 1), 8),
+		MaxConnections:           4096,
+		MaxInflight:              65536,
+		MaxInflightPerConnection: 1024,
+		MaxClientBufferBytes:     8 << 20,
+		MaxUpstreamBufferBytes:   64 << 20,
+		Timeout:                  30 * time.Second,
+		Routes:                   Routes{Submit: route, Query: route, Cancel: route},
+		NATS:                     upstream.Default(),
+	}
+}
+
+// Validate returns every problem of c, joined, each with the name and the value of the field.
+func (c *Config) Validate() error {
+	var problems []error
+	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	inRange := func(name string, v, low, high int) {
+		if v < low || v > high {
+			bad("%s is %d: want %d to %d", name, v, low, high)
+		}
+	}
+
+	if err := CheckSocketPath(c.SocketPath); err != nil {
+		problems = append(problems, err)
+	}
+	if c.SocketMode&^os.ModePerm != 0 || c.SocketMode&0o600 != 0o600 {
+		bad("socket mode is %#o: want permission bits that let the owner read and write, as 0600 or 0660", uint32(c.SocketMode))
+	}
+	inRange("loops", c.Loops, 1, loopsMax)
+	if len(c.CPUs) != 0 && len(c.CPUs) != c.Loops {
+		bad("cpus names %d CPUs for %d loops: name one for each loop", len(c.CPUs), c.Loops)
+	}
+	for _, cpu := range c.CPUs {
+		inRange("cpus", cpu, 0, 1023)
+	}
+	inRange("max connections", c.MaxConnections, 1, 1<<20)
+	inRange("max inflight", c.MaxInflight, 1, maxInflightMax)
+	inRange("max inflight per connection", c.MaxInflightPerConnection, 1, maxInflightMax)
+	inRange("max client buffer bytes", c.MaxClientBufferBytes, 4096, 1<<30)
+	inRange("max upstream buffer bytes", c.MaxUpstreamBufferBytes, 4096, 1<<30)
+	checkTimeout := func(name string, d time.Duration) {
+		if d < time.Millisecond || d > TimeoutMax {
+			bad("%s is %v: want 1ms to %v", name, d, TimeoutMax)
+		}
+	}
+	checkTimeout("timeout", c.Timeout)
+	for _, r := range []struct {
+		name  string
+		route Route
+	}{{"submit", c.Routes.Submit}, {"query", c.Routes.Query}, {"cancel", c.Routes.Cancel}} {
+		if err := codec.ValidateSubject([]byte(r.route.Subject)); err != nil {
+			bad("route %s: subject %q: %w", r.name, r.route.Subject, err)
+		}
+		if r.route.Mode > ModePublish {
+			bad("route %s: unknown mode %d", r.name, r.route.Mode)
+		}
+		checkTimeout("route "+r.name+": timeout", r.route.Timeout)
+	}
+	if err := c.NATS.Validate(); err != nil {
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
+}
+
+// CheckSocketPath reports whether path fits in a socket address.
+func CheckSocketPath(path string) error {
+	switch {
+	case path == "":
+		return errors.New("socket path is empty: name a file, as /run/ipc-gateway/gateway.sock")
+	case len(path) > SocketPathMax:
+		return fmt.Errorf("socket path %q is %d bytes long: a Unix socket address takes at most %d", path, len(path), SocketPathMax)
+	}
+	return nil
+}
