@@ -71,6 +71,8 @@ type Stats struct {
 	ClientBytesBuffered uint64 // waiting for clients now
 	ClientBytesDropped  uint64 // answered or held for a client that went away before it took them
 
+	NoReplyRefused uint64 // NO_REPLY publishes that were refused, and so vanished without an answer
+
 	Inflight            uint64 // requests that wait for NATS now
 	InflightRefused     uint64 // refused at MaxInflight
 	ConnInflightRefused uint64 // refused at MaxInflightPerConnection

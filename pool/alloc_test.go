@@ -8,7 +8,7 @@ import "testing"
 // calls would round down to nothing.
 func TestReuseDoesNotAllocate(t *testing.T) {
 	table := NewTable[request](256)
-	buffers := NewBuffers(64, 1<<20)
+	buffers := NewBuffers(64, 1<<20, 1<<20)
 	handles := make([]Handle, 0, 256)
 	held := make([]*Buffer, 0, 64)
 	work := func() {

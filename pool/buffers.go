@@ -10,7 +10,9 @@ type Buffers struct {
 	Counts Counts
 
 	free     []*Buffer
+	kept     int // bytes of capacity in free
 	bytesMax int
+	keptMax  int
 	pool     bytebufferpool.Pool
 }
 
@@ -24,10 +26,11 @@ type Buffer struct {
 }
 
 // NewBuffers returns an empty set that keeps at most keep released buffers in its free list, each
-// of at most bytesMax bytes of capacity. A larger one is left to the collector, so that one large
-// frame does not pin its memory for ever; one too many goes back to bytebufferpool.
-func NewBuffers(keep, bytesMax int) *Buffers {
-	return &Buffers{free: make([]*Buffer, 0, keep), bytesMax: bytesMax}
+// of at most bytesMax bytes of capacity, keptMax bytes in all. A larger one is left to the
+// collector, so that one large frame does not pin its memory for ever; one too many goes back to
+// bytebufferpool.
+func NewBuffers(keep, bytesMax, keptMax int) *Buffers {
+	return &Buffers{free: make([]*Buffer, 0, keep), bytesMax: bytesMax, keptMax: keptMax}
 }
 
 // Acquire hands out an empty buffer, which is the caller's until Release.
@@ -36,6 +39,7 @@ func (p *Buffers) Acquire() *Buffer {
 	if n := len(p.free); n > 0 {
 		b := p.free[n-1]
 		p.free = p.free[:n-1]
+		p.kept -= cap(b.B)
 		p.Counts.available.Add(-1)
 		b.acquired = true
 		return b
@@ -55,8 +59,9 @@ func (p *Buffers) Release(b *Buffer) {
 	switch {
 	case cap(b.B) > p.bytesMax:
 		b.B, b.below = nil, nil
-	case len(p.free) < cap(p.free):
+	case len(p.free) < cap(p.free) && p.kept+cap(b.B) <= p.keptMax:
 		b.B = b.B[:0]
+		p.kept += cap(b.B)
 		p.free = append(p.free, b)
 		p.Counts.available.Add(1)
 	default:

@@ -3,7 +3,7 @@ package pool
 import "testing"
 
 func TestBuffersReuseUpToTheirCaps(t *testing.T) {
-	buffers := NewBuffers(2, 1024)
+	buffers := NewBuffers(2, 1024, 1<<20)
 	a, b, c := buffers.Acquire(), buffers.Acquire(), buffers.Acquire()
 	a.B = append(a.B, make([]byte, 100)...)
 	b.B = append(b.B, make([]byte, 100_000)...)
@@ -29,4 +29,22 @@ func TestBuffersReuseUpToTheirCaps(t *testing.T) {
 		t.Errorf("acquired %d, released %d", n.Acquired(), n.Released())
 	}
 	mustPanic(t, "a second release", func() { buffers.Release(a) })
+}
+
+func TestBuffersKeepNoMoreBytesThanAllowed(t *testing.T) {
+	buffers := NewBuffers(10, 1024, 1500)
+	a, b := buffers.Acquire(), buffers.Acquire()
+	a.B, b.B = make([]byte, 0, 1000), make([]byte, 0, 1000)
+	buffers.Release(a)
+	buffers.Release(b)
+	if got := buffers.Counts.Available(); got != 1 {
+		t.Errorf("available = %d after two releases of 1000 bytes with 1500 to keep, want 1", got)
+	}
+	buffers.Acquire()
+	c := buffers.Acquire()
+	c.B = make([]byte, 0, 1000)
+	buffers.Release(c)
+	if got := buffers.Counts.Available(); got != 1 {
+		t.Errorf("available = %d once the first was taken again, want 1", got)
+	}
 }

@@ -97,6 +97,16 @@ func (t *Table[T]) Release(h Handle) {
 	t.Counts.available.Add(1)
 }
 
+// Each calls f for every acquired slot. f may release the slot that it is given.
+func (t *Table[T]) Each(f func(Handle, *T)) {
+	for index := range t.slots[:t.fresh] {
+		s := &t.slots[index]
+		if s.generation&1 == 1 {
+			f(Handle(uint64(s.generation)<<32|uint64(index)), &s.value)
+		}
+	}
+}
+
 // Capacity returns the number of slots.
 func (t *Table[T]) Capacity() int { return len(t.slots) }
 

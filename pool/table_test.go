@@ -103,6 +103,15 @@ func TestTableAgainstModel(t *testing.T) {
 			}
 		}
 	}
+	visited := 0
+	table.Each(func(h Handle, r *request) {
+		if visited++; model[h] != r.id {
+			t.Errorf("Each visited %x with id %d, want %d", h, r.id, model[h])
+		}
+	})
+	if visited != len(model) {
+		t.Errorf("Each visited %d slots of %d", visited, len(model))
+	}
 	c := &table.Counts
 	if out := c.Acquired() - c.Released(); out != uint64(len(model)) || int(c.Available()) != 64-len(model) {
 		t.Errorf("acquired %d, released %d, available %d with %d out", c.Acquired(), c.Released(), c.Available(), len(model))
