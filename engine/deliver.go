@@ -1,0 +1,153 @@
+package engine
+
+import (
+	"strconv"
+
+	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/pool"
+	"github.com/aigroup/ipc-gateway/upstream"
+)
+
+// statusNoResponders is the status that a NATS server sends, without a payload, in the place of a
+// reply when nobody listens on the request's subject.
+const statusNoResponders = 503
+
+// Deliver implements upstream.Handler: it answers the request that token names.
+func (l *loop) Deliver(token uint64, m *upstream.Message) {
+	h := pool.Handle(token)
+	r := l.slots.Get(h)
+	if r == nil || r.state != waitsForReply {
+		l.counters.lateReplies.Add(1)
+		return
+	}
+	defer l.recoverDelivery()
+	if m.Status == statusNoResponders && len(m.Payload) == 0 {
+		l.fail(h, r, codec.CodeNoResponders, "nobody listens on the subject", true)
+		return
+	}
+	headers := m.Headers
+	if m.Status != 0 {
+		headers = l.statusHeaders(m)
+	}
+	if code := m.Header("Nats-Service-Error-Code"); code != nil {
+		l.scratch = codec.AppendServiceError(l.scratch[:0], code, m.Header("Nats-Service-Error"))
+		if len(headers) > codec.HeadersBytesMax || codec.HeaderBytesV2+len(headers)+len(l.scratch) > codec.FrameBytesMax {
+			l.fail(h, r, codec.CodeFrameTooLarge, "the reply does not fit a frame", true)
+			return
+		}
+		if r.version == codec.Version1 {
+			headers = nil
+		}
+		l.answerScratch(h, r, codec.CodeServiceError, headers)
+		return
+	}
+	l.succeed(h, r, headers, m.Payload)
+}
+
+// succeed answers r with a reply.
+func (l *loop) succeed(h pool.Handle, r *request, headers, payload []byte) {
+	if r.version == codec.Version1 {
+		if codec.HeaderBytesV1+len(payload) > codec.FrameBytesMax {
+			l.fail(h, r, codec.CodeFrameTooLarge, "the reply does not fit a frame", true)
+			return
+		}
+		b := l.answerBuffer(h, r)
+		before := len(b.B)
+		b.B = codec.AppendHeaderV1(b.B, codec.TypeResponseOK, len(payload))
+		b.B = append(b.B, payload...)
+		l.answered(h, r, outcomeOK, len(b.B)-before)
+		return
+	}
+	if len(headers) > codec.HeadersBytesMax || codec.HeaderBytesV2+len(headers)+len(payload) > codec.FrameBytesMax {
+		l.fail(h, r, codec.CodeFrameTooLarge, "the reply does not fit a frame", true)
+		return
+	}
+	b := l.answerBuffer(h, r)
+	before := len(b.B)
+	b.B = codec.AppendHeaderV2(b.B, &codec.Frame{
+		Version: codec.Version2, Type: codec.TypeResponseOK, CorrelationID: r.correlationID, Headers: headers,
+	}, len(payload))
+	b.B = append(b.B, payload...)
+	l.answered(h, r, outcomeOK, len(b.B)-before)
+}
+
+// statusHeaders puts the status of a reply before its headers, as nats.go does.
+func (l *loop) statusHeaders(m *upstream.Message) []byte {
+	l.text = append(l.text[:0], "Status: "...)
+	l.text = appendDecimal(l.text, uint64(m.Status))
+	if len(m.Description) > 0 {
+		l.text = append(l.text, "\r\nDescription: "...)
+		l.text = append(l.text, m.Description...)
+	}
+	l.text = append(l.text, "\r\n"...)
+	l.text = append(l.text, m.Headers...)
+	return l.text
+}
+
+// publishedV1 is the payload of the answer to a version 1 frame whose route publishes.
+var publishedV1 = []byte(`{"ok":true}`)
+
+// Written implements upstream.Handler: it answers the publishes whose messages are written.
+func (l *loop) Written(written uint64) {
+	for l.unwrittenAt < len(l.unwritten) && l.unwritten[l.unwrittenAt].end <= written {
+		h := l.unwritten[l.unwrittenAt].handle
+		l.unwrittenAt++
+		r := l.slots.Get(h)
+		switch {
+		case r == nil || r.state != waitsForWrite:
+			// Timed out, or its client is gone.
+		case r.version == codec.Version1:
+			l.succeed(h, r, nil, publishedV1)
+		default:
+			l.succeed(h, r, nil, nil)
+		}
+	}
+	switch {
+	case l.unwrittenAt == len(l.unwritten):
+		l.unwritten, l.unwrittenAt = l.unwritten[:0], 0
+	case l.unwrittenAt > len(l.unwritten)/2:
+		l.unwritten = l.unwritten[:copy(l.unwritten, l.unwritten[l.unwrittenAt:])]
+		l.unwrittenAt = 0
+	}
+}
+
+// LinkDown implements upstream.Handler: it answers every request that was given to the connection.
+func (l *loop) LinkDown(written uint64) {
+	l.readClock()
+	l.unwritten, l.unwrittenAt = l.unwritten[:0], 0
+	l.slots.Each(func(h pool.Handle, r *request) {
+		if r.state == waitsForTurn {
+			return
+		}
+		sent := r.end <= written
+		message := "the NATS connection was lost before the request was sent"
+		if sent {
+			message = "the NATS connection was lost while the request was in flight"
+		}
+		l.fail(h, r, codec.CodeConnectionClosed, message, sent)
+	})
+	// The callers of this end with a pass of their own only if they are on the loop's usual paths.
+	l.Wake()
+}
+
+// timeOut answers a request whose deadline has passed. Even if its message still waits to be
+// written, it may be later: sent cannot be denied.
+func (l *loop) timeOut(h pool.Handle, r *request) {
+	l.text = append(l.text[:0], "no reply within "...)
+	if r.state == waitsForWrite {
+		l.text = append(l.text[:0], "not written to NATS within "...)
+	}
+	l.text = appendMillis(l.text, r.timeoutMs)
+	l.scratch = codec.AppendError(l.scratch[:0], codec.CodeTimeout, l.text, true)
+	l.answerScratch(h, r, codec.CodeTimeout, nil)
+}
+
+func appendDecimal(dst []byte, n uint64) []byte { return strconv.AppendUint(dst, n, 10) }
+
+// appendMillis appends a duration as people write it: 30s, 1500ms.
+func appendMillis(dst []byte, ms uint32) []byte {
+	if ms%1000 == 0 {
+		return append(appendDecimal(dst, uint64(ms/1000)), 's')
+	}
+	return append(appendDecimal(dst, uint64(ms)), "ms"...)
+}

@@ -1,0 +1,332 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/pool"
+)
+
+const (
+	// readBufferBytes is what a loop reads from one socket at a time.
+	readBufferBytes = 64 << 10
+	// drainPoll is how often Drain looks whether everything is answered.
+	drainPoll = 2 * time.Millisecond
+	// drainFlush bounds the wait for clients and NATS to take the last bytes of a drain.
+	drainFlush = 2 * time.Second
+)
+
+// Gateway is the data plane: its loops, their links to NATS, and the socket that clients connect to.
+type Gateway struct {
+	// Set once before the loops run.
+	cfg         Config
+	log         *slog.Logger
+	started     time.Time
+	subjects    [TypeCount][]byte // of the routes, by label
+	timeoutsMs  [TypeCount]uint32 // of frames that carry none, by label
+	loops       []*loop
+	budget      budget
+	ticker      *ticker
+	writability *writability
+	client      *gnet.Client
+
+	// Owned by whoever calls Start, Drain and Close, one after another.
+	lifecycle sync.Mutex
+	socket    *socketFile
+	acceptor  *acceptor
+	accepting sync.WaitGroup
+	running   bool
+	closed    bool
+
+	// Atomic.
+	connections        atomic.Int64
+	connectionsTotal   atomic.Uint64
+	connectionsRefused atomic.Uint64
+	acceptErrors       atomic.Uint64
+	draining           atomic.Bool
+}
+
+// New returns a gateway for cfg, or every problem that cfg has. It opens nothing.
+func New(cfg Config) (*Gateway, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	g := &Gateway{cfg: cfg, log: cfg.Logger, started: time.Now()}
+	if g.log == nil {
+		g.log = slog.Default()
+	}
+	for label, route := range map[uint8]Route{
+		labelSubmit: cfg.Routes.Submit, labelQuery: cfg.Routes.Query, labelCancel: cfg.Routes.Cancel,
+		labelPublish: {Timeout: cfg.Timeout}, labelRequest: {Timeout: cfg.Timeout},
+	} {
+		g.subjects[label] = []byte(route.Subject)
+		g.timeoutsMs[label] = uint32(route.Timeout.Milliseconds())
+	}
+	g.budget.setUp(cfg.MaxInflight, cfg.Loops)
+	g.ticker = newTicker(g)
+	for i := range cfg.Loops {
+		g.loops = append(g.loops, newLoop(g, i))
+	}
+	return g, nil
+}
+
+// Start runs the loops, begins to connect to NATS, and opens the socket, in this order. It does
+// not wait for NATS. After an error the gateway is closed.
+func (g *Gateway) Start() error {
+	g.lifecycle.Lock()
+	defer g.lifecycle.Unlock()
+	if g.running || g.closed {
+		return errors.New("engine: a gateway is started once")
+	}
+	g.running = true
+	err := g.start()
+	if err != nil {
+		err = errors.Join(err, g.close())
+	}
+	return err
+}
+
+func (g *Gateway) start() (err error) {
+	if g.writability, err = newWritability(g); err != nil {
+		return err
+	}
+	go g.ticker.run()
+	if err := g.startLoops(); err != nil {
+		return err
+	}
+	if g.socket, err = listenAt(g.cfg.SocketPath, g.cfg.SocketMode); err != nil {
+		return err
+	}
+	for _, l := range g.loops {
+		l.control.Start()
+	}
+	g.acceptor = newAcceptor(g, g.client, g.socket)
+	g.accepting.Go(g.acceptor.run)
+	return nil
+}
+
+// startLoops starts gnet without a listener of its own, and gives each of our loops one of gnet's:
+// gnet puts a new connection on the loop that has the fewest, so the wakers, enrolled one after
+// the other before anything else, end up on one loop each.
+func (g *Gateway) startLoops() error {
+	client, err := gnet.NewClient(&handler{gateway: g},
+		gnet.WithNumEventLoop(g.cfg.Loops),
+		gnet.WithReadBufferCap(readBufferBytes),
+		gnet.WithLockOSThread(len(g.cfg.CPUs) > 0),
+		gnet.WithLogger(gnetLogger{g.log.With("component", "gnet")}),
+	)
+	if err != nil {
+		return fmt.Errorf("engine: setting up gnet: %w", err)
+	}
+	if err := client.Start(); err != nil {
+		return fmt.Errorf("engine: starting gnet: %w", err)
+	}
+	g.client = client
+	for _, l := range g.loops {
+		w, conn, err := newWaker(l)
+		if err != nil {
+			return fmt.Errorf("engine: making a wake socket: %w", err)
+		}
+		l.waker = w
+		if _, err := client.EnrollContext(conn, w); err != nil {
+			return fmt.Errorf("engine: enrolling a wake socket: %w", err)
+		}
+		select {
+		case err := <-w.opened:
+			if err != nil {
+				return err
+			}
+		default:
+			return errors.New("engine: an event loop did not take its wake socket")
+		}
+	}
+	return nil
+}
+
+// Drain stops accepting clients, answers new requests with SHUTTING_DOWN, and waits until what is
+// in flight is answered and flushed, but at most timeout; then it answers the rest with
+// SHUTTING_DOWN, and says how many that were in its error. Close is still to be called.
+func (g *Gateway) Drain(timeout time.Duration) error {
+	g.lifecycle.Lock()
+	defer g.lifecycle.Unlock()
+	if !g.running || g.closed {
+		return nil
+	}
+	deadline := time.Now().Add(timeout)
+	g.draining.Store(true)
+	err := g.stopAccepting()
+	for _, l := range g.loops {
+		l.post(func() { l.draining = true })
+	}
+	// A round through every loop: requests that were admitted before are counted now.
+	if roundErr := g.Alive(contextUntil(deadline)); roundErr != nil {
+		return errors.Join(err, roundErr)
+	}
+	settled := g.waitUntil(deadline, func(s *Stats) bool { return s.Inflight == 0 })
+	if left := g.Stats().Inflight; !settled && left > 0 {
+		err = errors.Join(err, fmt.Errorf("engine: %d requests were not answered within the drain timeout of %v", left, timeout))
+		for _, l := range g.loops {
+			l.post(l.refuseInflight)
+		}
+	}
+	flushBy := time.Now().Add(drainFlush)
+	if settled && deadline.After(flushBy) {
+		flushBy = deadline
+	}
+	g.waitUntil(flushBy, func(s *Stats) bool {
+		return s.Inflight == 0 && s.ClientBytesBuffered == 0 && s.UpstreamBuffered == 0
+	})
+	for _, l := range g.loops {
+		if l.link.Ready() {
+			if flushErr := l.control.Flush(contextUntil(time.Now().Add(drainFlush))); flushErr != nil {
+				err = errors.Join(err, fmt.Errorf("engine: flushing to NATS: %w", flushErr))
+			}
+		}
+	}
+	return err
+}
+
+func contextUntil(deadline time.Time) context.Context {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	context.AfterFunc(ctx, cancel) // the deadline is near: nothing is to be gained by an earlier cancel
+	return ctx
+}
+
+// waitUntil polls done until it holds or the deadline passes.
+func (g *Gateway) waitUntil(deadline time.Time, done func(*Stats) bool) bool {
+	for {
+		if s := g.Stats(); done(&s) {
+			return true
+		}
+		if !time.Now().Before(deadline) {
+			return false
+		}
+		time.Sleep(drainPoll)
+	}
+}
+
+// refuseInflight answers everything in flight: the drain has taken too long.
+func (l *loop) refuseInflight() {
+	l.slots.Each(func(h pool.Handle, r *request) {
+		if r.state != waitsForTurn {
+			l.fail(h, r, codec.CodeShuttingDown, "the gateway shuts down and did not wait for the reply", true)
+		}
+	})
+}
+
+// stopAccepting removes the socket, accepts who connected before that, and closes the listener.
+func (g *Gateway) stopAccepting() error {
+	if g.socket == nil {
+		return nil
+	}
+	err := g.socket.remove()
+	if g.acceptor != nil {
+		_ = g.socket.SetDeadline(time.Now().Add(acceptLeftovers))
+		g.accepting.Wait()
+	}
+	err = errors.Join(err, g.socket.Close())
+	g.socket = nil
+	return err
+}
+
+// Close ends everything at once: the socket is removed if it is still ours, NATS is disconnected,
+// clients see EOF. It may be called again.
+func (g *Gateway) Close() error {
+	g.lifecycle.Lock()
+	defer g.lifecycle.Unlock()
+	return g.close()
+}
+
+func (g *Gateway) close() error {
+	if g.closed {
+		return nil
+	}
+	g.closed = true
+	err := g.stopAccepting()
+	for _, l := range g.loops {
+		l.control.Close() // needs the loops to turn
+	}
+	if g.client != nil {
+		err = errors.Join(err, g.client.Stop())
+		for _, l := range g.loops {
+			l.releaseAll()
+		}
+	}
+	if g.acceptor != nil {
+		g.acceptor.done.Wait()
+	}
+	if g.writability != nil {
+		g.ticker.close()
+		g.writability.close()
+	}
+	for _, l := range g.loops {
+		if l.waker != nil {
+			l.waker.close()
+		}
+	}
+	return err
+}
+
+// releaseAll ends the sessions that gnet does not know any more. REQUIRES: the loop is stopped.
+func (l *loop) releaseAll() {
+	for _, s := range l.sessions {
+		l.doomed = append(l.doomed, s)
+	}
+	l.reap()
+}
+
+// Alive returns nil once every loop has turned since the call, or an error that names the first
+// that has not when ctx ends.
+func (g *Gateway) Alive(ctx context.Context) error {
+	for _, l := range g.loops {
+		if l.waker == nil {
+			return errors.New("the event loops are not started")
+		}
+		turned := make(chan struct{})
+		l.post(func() { close(turned) })
+		select {
+		case <-turned:
+		case <-ctx.Done():
+			return fmt.Errorf("event loop %d does not turn", l.index)
+		}
+	}
+	return nil
+}
+
+// Ready returns nil if requests are served by every loop, else the reason.
+func (g *Gateway) Ready() error {
+	if g.draining.Load() {
+		return errors.New("draining")
+	}
+	for _, l := range g.loops {
+		if !l.link.Ready() {
+			return fmt.Errorf("NATS is not connected: %s", l.link.Reason())
+		}
+	}
+	return nil
+}
+
+// Stats returns the sums over all loops. It does not stop them.
+func (g *Gateway) Stats() Stats {
+	s := Stats{
+		Loops:              len(g.loops),
+		Connections:        uint64(max(g.connections.Load(), 0)),
+		ConnectionsTotal:   g.connectionsTotal.Load(),
+		ConnectionsRefused: g.connectionsRefused.Load(),
+		AcceptErrors:       g.acceptErrors.Load(),
+		Draining:           g.draining.Load(),
+	}
+	for _, l := range g.loops {
+		l.addTo(&s)
+	}
+	s.SlotsAvailable = uint64(g.cfg.MaxInflight) - min(s.Inflight, uint64(g.cfg.MaxInflight))
+	return s
+}

@@ -1,0 +1,179 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// listenBacklog is how many connects may wait to be accepted; the kernel cuts it to net.core.somaxconn.
+const listenBacklog = 4096
+
+// socketFile is the socket in the file system that we listen on, and only ours to remove.
+type socketFile struct {
+	*net.UnixListener
+	path          string
+	device, inode uint64
+}
+
+// listenAt makes a listening socket at path, with the given permission bits from its first moment.
+// The socket is bound to a name of its own in the same folder and renamed over path, so that a dead
+// socket there is replaced without a gap. Whatever is at path and is not a dead socket stays.
+func listenAt(path string, mode os.FileMode) (*socketFile, error) {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: the folder cannot be opened: %w", path, err)
+	}
+	defer folder.Close() //nolint:errcheck // nothing was written
+	// Two gateways that start at once must not both find the path free.
+	unlock := lockFolder(folder)
+	defer unlock()
+
+	replace, err := claimable(path)
+	if err != nil {
+		return nil, err
+	}
+	fd, temporary, err := bindTemporary(folder, mode)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	s, err := serveAt(fd, folder, temporary, path, mode, replace)
+	if err != nil {
+		_ = unix.Unlinkat(int(folder.Fd()), temporary, 0)
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// lockFolder keeps other gateways out of folder for a moment. If somebody else keeps the folder
+// locked, it goes on without: the lock narrows a race, and the checks stand without it.
+func lockFolder(folder *os.File) (unlock func()) {
+	fd := int(folder.Fd())
+	for range 100 {
+		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+			return func() { _ = unix.Flock(fd, unix.LOCK_UN) }
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return func() {}
+}
+
+// claimable reports whether there is nothing at path, or (replace) a socket that nobody serves.
+func claimable(path string) (replace bool, err error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("socket %s: %w", path, err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return false, fmt.Errorf("socket %s: there is a %s at this path, not a socket; it is left untouched: remove it or choose another path", path, kindOf(info.Mode()))
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return false, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	switch {
+	case err == nil, errors.Is(err, unix.EAGAIN):
+		// EAGAIN: alive, with a full backlog.
+		return false, fmt.Errorf("socket %s: another gateway serves this path: stop it or choose another path", path)
+	case errors.Is(err, unix.ECONNREFUSED):
+		return true, nil
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	}
+	return false, fmt.Errorf("socket %s: cannot tell whether somebody serves this path; it is left untouched: %w", path, err)
+}
+
+func kindOf(mode fs.FileMode) string {
+	switch mode.Type() {
+	case fs.ModeDir:
+		return "folder"
+	case fs.ModeSymlink:
+		return "symbolic link"
+	case fs.ModeNamedPipe:
+		return "named pipe"
+	case 0:
+		return "file"
+	}
+	return "device"
+}
+
+// bindTemporary returns a bound socket and its name in folder. Its permission bits are never wider
+// than mode: Linux takes those of the new file from the socket's own, less the umask.
+func bindTemporary(folder *os.File, mode os.FileMode) (fd int, name string, err error) {
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, "", os.NewSyscallError("socket", err)
+	}
+	if err = unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
+		_ = unix.Close(fd)
+		return -1, "", os.NewSyscallError("fchmod", err)
+	}
+	name = fmt.Sprintf(".ipc-gateway-%d-%08x", os.Getpid(), rand.Uint32())
+	// Through the folder's descriptor, as the name may be longer than path and so than an address.
+	address := fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), name)
+	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: address}); err != nil {
+		_ = unix.Close(fd)
+		return -1, "", os.NewSyscallError("bind", err)
+	}
+	return fd, name, nil
+}
+
+// serveAt listens on the bound socket fd, which it takes over, and moves it to path.
+func serveAt(fd int, folder *os.File, temporary, path string, mode os.FileMode, replace bool) (*socketFile, error) {
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close() //nolint:errcheck // FileListener works on a duplicate
+	folderFd := int(folder.Fd())
+	// The umask may have taken bits away at bind.
+	if err := unix.Fchmodat(folderFd, temporary, uint32(mode.Perm()), 0); err != nil {
+		return nil, os.NewSyscallError("chmod", err)
+	}
+	if err := unix.Listen(fd, listenBacklog); err != nil {
+		return nil, os.NewSyscallError("listen", err)
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstatat(folderFd, temporary, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil, os.NewSyscallError("fstatat", err)
+	}
+	flags := uint(unix.RENAME_NOREPLACE)
+	if replace {
+		flags = 0
+	}
+	if err := unix.Renameat2(folderFd, temporary, unix.AT_FDCWD, path, flags); err != nil {
+		return nil, os.NewSyscallError("rename", err)
+	}
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	listener := ln.(*net.UnixListener)
+	listener.SetUnlinkOnClose(false)
+	return &socketFile{listener, path, stat.Dev, stat.Ino}, nil
+}
+
+// remove unlinks the path if it still leads to our socket. Connects are refused from then on;
+// those that were made before can still be accepted.
+func (s *socketFile) remove() error {
+	folder, err := os.Open(filepath.Dir(s.path))
+	if err != nil {
+		return err
+	}
+	defer folder.Close() //nolint:errcheck // nothing was written
+	unlock := lockFolder(folder)
+	defer unlock()
+	var stat unix.Stat_t
+	if err := unix.Lstat(s.path, &stat); err != nil || stat.Dev != s.device || stat.Ino != s.inode {
+		return nil // somebody else's, or gone
+	}
+	return os.Remove(s.path)
+}

@@ -1,0 +1,194 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/pool"
+	"github.com/aigroup/ipc-gateway/upstream"
+)
+
+const (
+	// Released buffers that a loop keeps: room for one for each of thousands of clients that are
+	// answered in the same pass, but no more than 32 MiB in all.
+	buffersKept      = 8192
+	bufferBytesMax   = 256 << 10
+	bufferBytesTotal = 32 << 20
+
+	// flushBytes is the size of a batch for NATS that is worth a write of its own.
+	flushBytes = 64 << 10
+)
+
+// loop is one event loop: its clients, their requests and its connection to NATS. Methods run on
+// the loop's goroutine, except where their comment says otherwise.
+type loop struct {
+	// Set once before the loop runs.
+	gateway *Gateway
+	index   int
+	log     *slog.Logger
+	events  gnet.EventLoop
+	link    *upstream.Link
+	control *upstream.Control
+	waker   *waker
+
+	// Loop-owned.
+	now          int64 // nanoseconds since Gateway.started, read once an event
+	sessions     map[uint64]*session
+	slots        *pool.Table[request]
+	buffers      *pool.Buffers
+	ids          idSet
+	budget       localBudget
+	deadlines    *wheel
+	unwritten    []pendingWrite // publish-mode requests in the order of their offsets, from unwrittenAt on
+	unwrittenAt  int
+	dirty        []*session // have bytes to be written at the end of the pass
+	doomed       []*session // are closed at the end of the next wake
+	lingering    []lingerer // sessions that were answered for the last time, the earliest first
+	rearm        bool       // the ticker may have to be told of an earlier deadline
+	buffered     int        // bytes that wait for clients
+	draining     bool
+	scratch      []byte // error objects, status headers
+	text         []byte // messages of error objects
+	capabilities cachedCapabilities
+	serving      servedFrame // what is being worked on, should it panic
+
+	// Atomic, written by the loop, read by anybody.
+	counters counters
+
+	// The doors in from other goroutines; see post.
+	mailbox  mailbox
+	writable writableKeys
+	wakeAt   atomic.Int64 // when the ticker has to wake the loop; 0: never
+	beats    atomic.Uint64
+}
+
+// mailbox holds what other goroutines want done on the loop.
+type mailbox struct {
+	waiting atomic.Bool
+	mu      sync.Mutex
+	tasks   []func()
+}
+
+func newLoop(g *Gateway, index int) *loop {
+	cfg := &g.cfg
+	l := &loop{
+		gateway:   g,
+		index:     index,
+		log:       g.log.With("loop", index),
+		sessions:  make(map[uint64]*session),
+		slots:     pool.NewTable[request](cfg.MaxInflight),
+		buffers:   pool.NewBuffers(buffersKept, bufferBytesMax, bufferBytesTotal),
+		deadlines: newWheel(cfg.MaxInflight),
+		budget:    localBudget{shared: &g.budget},
+	}
+	l.ids = newIDSet(cfg.MaxInflight)
+	l.link, l.control = upstream.NewLink(cfg.NATS, l, l.enrollWire, cfg.MaxUpstreamBufferBytes, l.log)
+	return l
+}
+
+// post runs task on the loop soon. It may be called from any goroutine, and is the only way for
+// one to touch what the loop owns.
+func (l *loop) post(task func()) {
+	l.mailbox.mu.Lock()
+	l.mailbox.tasks = append(l.mailbox.tasks, task)
+	l.mailbox.mu.Unlock()
+	l.mailbox.waiting.Store(true)
+	l.Wake()
+}
+
+// Wake implements upstream.Handler: onWake will run soon. It may be called from any goroutine.
+func (l *loop) Wake() { l.waker.wake() }
+
+// AwaitWritable implements upstream.Handler.
+func (l *loop) AwaitWritable(fd int) {
+	if err := l.gateway.writability.await(l.index, linkKey, fd, true); err != nil {
+		l.log.Error("cannot wait for the NATS connection to take bytes", "error", err)
+	}
+}
+
+func (l *loop) readClock() { l.now = int64(time.Since(l.gateway.started)) }
+
+// onWake runs after each wake: at the end of a pass that queued messages for NATS, when a deadline
+// is due, when a blocked socket takes bytes again, and when another goroutine wants something.
+func (l *loop) onWake() {
+	l.waker.clear()
+	l.beats.Add(1)
+	l.readClock()
+	if l.mailbox.waiting.Swap(false) {
+		l.runMailbox()
+	}
+	l.link.Service()
+	l.onWritable()
+	l.fireDeadlines()
+	l.link.Flush()
+	l.endPass()
+	l.reap()
+}
+
+func (l *loop) runMailbox() {
+	l.mailbox.mu.Lock()
+	tasks := l.mailbox.tasks
+	l.mailbox.tasks = nil
+	l.mailbox.mu.Unlock()
+	for _, task := range tasks {
+		task()
+	}
+}
+
+// endPass writes to every client what was queued for it since the last time.
+func (l *loop) endPass() {
+	for i := 0; i < len(l.dirty); i++ {
+		s := l.dirty[i]
+		s.dirty = false
+		l.flushSession(s)
+		l.dirty[i] = nil
+	}
+	l.dirty = l.dirty[:0]
+	l.counters.clientBytesBuffered.Store(uint64(l.buffered))
+	if l.rearm {
+		l.rearm = false
+		l.armTicker()
+	}
+}
+
+// recovered logs and counts a panic in the work on one frame or reply. The others go on.
+func (l *loop) recovered(reason any) {
+	l.counters.internalErrors.Add(1)
+	l.log.Error("internal error: this is a bug", "error", reason, "stack", string(debug.Stack()))
+}
+
+// recoverFrame answers the frame that is being served with INTERNAL, if that work panicked.
+func (l *loop) recoverFrame(s *session) {
+	if reason := recover(); reason != nil {
+		l.recovered(reason)
+		l.refuse(s, &codec.Frame{Version: l.serving.version, CorrelationID: l.serving.correlationID},
+			l.serving.label, codec.CodeInternal, "internal error of the gateway")
+	}
+}
+
+// recoverDelivery drops the reply that is being delivered, if that work panicked. Its request runs
+// into its deadline.
+func (l *loop) recoverDelivery() {
+	if reason := recover(); reason != nil {
+		l.recovered(reason)
+	}
+}
+
+// enrollWire implements upstream.Enroll. It is called from nats.go's goroutines.
+func (l *loop) enrollWire(conn net.Conn, w *upstream.Wire) error {
+	results, err := l.events.Enroll(gnet.NewContext(context.Background(), &wire{l, w}), conn)
+	if err != nil {
+		_ = conn.Close()
+		return err
+	}
+	result := <-results
+	return result.Err
+}

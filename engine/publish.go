@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"errors"
+
+	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/upstream"
+)
+
+// task serves TASK_SUBMIT, TASK_QUERY and TASK_CANCEL: the route says how, and where to unless a
+// version 2 frame names a subject.
+func (l *loop) task(s *session, f *codec.Frame, label uint8, route *Route) {
+	// A route's subject was checked at the start.
+	subject, checked := l.gateway.subjects[label], true
+	if len(f.Subject) != 0 {
+		subject, checked = f.Subject, false
+	}
+	l.publish(s, f, label, subject, checked, route.Mode, l.gateway.timeoutsMs[label])
+}
+
+// direct serves PUBLISH and REQUEST, which only version 2 has.
+func (l *loop) direct(s *session, f *codec.Frame, label uint8) {
+	if f.Version == codec.Version1 {
+		l.refuse(s, f, label, codec.CodeInvalidType, "PUBLISH and REQUEST need version 2 of the protocol")
+		return
+	}
+	mode := ModeRequest
+	if f.Type == codec.TypePublish {
+		mode = ModePublish
+	}
+	l.publish(s, f, label, f.Subject, false, mode, l.gateway.timeoutsMs[label])
+}
+
+// publish takes a frame into flight: it gets a slot, and its message is queued for NATS. A frame
+// that cannot be taken is answered at once, and none of it reaches NATS.
+func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, checked bool, mode Mode, timeoutMs uint32) {
+	if l.draining {
+		l.refusePublish(s, f, label, codec.CodeShuttingDown, "the gateway is shutting down")
+		return
+	}
+	if !checked {
+		if err := codec.ValidateSubject(subject); err != nil {
+			l.refusePublish(s, f, label, codec.CodeInvalidPayload, err.Error())
+			return
+		}
+	}
+	if err := codec.ValidateHeaders(f.Headers); err != nil {
+		l.refusePublish(s, f, label, codec.CodeInvalidPayload, err.Error())
+		return
+	}
+	if f.Flags&codec.FlagNoReply != 0 {
+		if _, err := l.link.Publish(subject, f.Headers, f.Payload, 0, false); err != nil {
+			l.counters.noReplyRefused.Add(1)
+			if errors.Is(err, upstream.ErrFull) {
+				l.counters.upstreamFullRefused.Add(1)
+			}
+		}
+		return
+	}
+	if s.inflight >= l.gateway.cfg.MaxInflightPerConnection {
+		l.counters.connInflightRefused.Add(1)
+		l.refuse(s, f, label, codec.CodeOverloaded, "too many requests are in flight on this connection")
+		return
+	}
+	if !l.budget.take() {
+		l.counters.inflightRefused.Add(1)
+		l.refuse(s, f, label, codec.CodeOverloaded, "too many requests are in flight in the gateway")
+		return
+	}
+	h, r := l.slots.Acquire()
+	end, err := l.link.Publish(subject, f.Headers, f.Payload, uint64(h), mode == ModeRequest)
+	if err != nil {
+		l.slots.Release(h)
+		l.budget.give()
+		l.refuseUpstream(s, f, label, err)
+		return
+	}
+	if f.TimeoutMs != 0 {
+		timeoutMs = min(f.TimeoutMs, uint32(TimeoutMax.Milliseconds()))
+	}
+	l.begin(h, r, s, f, label, timeoutMs)
+	r.end = end
+	if mode == ModePublish {
+		r.state = waitsForWrite
+		l.unwritten = append(l.unwritten, pendingWrite{h, end})
+	}
+}
+
+// refusePublish answers a frame that is not published, or counts it if it wants no answer.
+func (l *loop) refusePublish(s *session, f *codec.Frame, label uint8, code codec.ErrorCode, message string) {
+	if f.Flags&codec.FlagNoReply != 0 {
+		l.counters.noReplyRefused.Add(1)
+		return
+	}
+	l.refuse(s, f, label, code, message)
+}
+
+// refuseUpstream answers a frame that the link did not take.
+func (l *loop) refuseUpstream(s *session, f *codec.Frame, label uint8, err error) {
+	switch {
+	case errors.Is(err, upstream.ErrTooLarge):
+		l.text = append(l.text[:0], "headers and payload exceed the NATS server's max_payload of "...)
+		l.text = appendDecimal(l.text, uint64(l.link.MaxPayload()))
+		l.text = append(l.text, " bytes"...)
+		l.scratch = codec.AppendError(l.scratch[:0], codec.CodeFrameTooLarge, l.text, false)
+		l.answerFrame(s, f, label, outcomeOf(codec.CodeFrameTooLarge), codec.TypeResponseError, l.scratch)
+	case errors.Is(err, upstream.ErrFull):
+		l.counters.upstreamFullRefused.Add(1)
+		l.refuse(s, f, label, codec.CodeOverloaded, "too many bytes wait for NATS")
+	default:
+		l.refuse(s, f, label, codec.CodeUnavailable, "NATS is not connected")
+	}
+}

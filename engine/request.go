@@ -1,0 +1,94 @@
+package engine
+
+import (
+	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/pool"
+)
+
+// requestState says what a request in flight waits for.
+type requestState uint8
+
+const (
+	waitsForReply requestState = iota // of NATS
+	waitsForWrite                     // of its message to the NATS connection
+	waitsForTurn                      // answered, behind earlier version 1 requests of its session
+)
+
+// request is a slot: one frame from its admission to its answer.
+type request struct {
+	session       *session
+	correlationID uint64
+	startedAt     int64  // nanoseconds since Gateway.started
+	end           uint64 // offset of the message's end in the link's stream
+	timeoutMs     uint32
+	version       byte
+	label         uint8 // index into TypeLabels
+	state         requestState
+
+	// Lists by slot index + 1; 0 ends them.
+	previous, next uint32 // all requests of the session
+	orderNext      uint32 // version 1 requests of the session, in the order in which they came
+
+	answer   *pool.Buffer // the answer frame, while it waits for its turn
+	trailing *pool.Buffer // answers to later version 1 frames that did not need NATS
+}
+
+// pendingWrite is a publish-mode request in the order in which messages are written.
+type pendingWrite struct {
+	handle pool.Handle
+	end    uint64
+}
+
+// begin enters a fresh slot into the lists of its session, and starts its deadline.
+func (l *loop) begin(h pool.Handle, r *request, s *session, f *codec.Frame, label uint8, timeoutMs uint32) {
+	index := h.Index()
+	r.session, r.correlationID, r.startedAt = s, f.CorrelationID, l.now
+	r.timeoutMs, r.version, r.label = timeoutMs, f.Version, label
+	r.next = s.requests
+	if r.next != 0 {
+		_, next := l.slots.At(r.next - 1)
+		next.previous = index + 1
+	}
+	s.requests = index + 1
+	s.inflight++
+	if f.Version == codec.Version1 {
+		if s.orderLast == 0 {
+			s.orderFirst = index + 1
+		} else {
+			_, last := l.slots.At(s.orderLast - 1)
+			last.orderNext = index + 1
+		}
+		s.orderLast = index + 1
+	} else {
+		l.addID(idKey{s.id, f.CorrelationID}, index)
+	}
+	l.setDeadline(index, l.now+int64(timeoutMs)*1_000_000)
+}
+
+// releaseRequest takes a request out of everything it is in, but for the order of version 1, and
+// gives its slot back.
+func (l *loop) releaseRequest(h pool.Handle, r *request) {
+	s, index := r.session, h.Index()
+	l.deadlines.remove(index)
+	if r.version != codec.Version1 {
+		l.removeID(idKey{s.id, r.correlationID}, index)
+	}
+	if r.previous != 0 {
+		_, previous := l.slots.At(r.previous - 1)
+		previous.next = r.next
+	} else {
+		s.requests = r.next
+	}
+	if r.next != 0 {
+		_, next := l.slots.At(r.next - 1)
+		next.previous = r.previous
+	}
+	s.inflight--
+	for _, b := range [...]*pool.Buffer{r.answer, r.trailing} {
+		if b != nil {
+			l.buffers.Release(b)
+		}
+	}
+	l.slots.Release(h)
+	l.budget.give()
+}

@@ -1,0 +1,171 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/aigroup/ipc-gateway/pool"
+)
+
+// lingerTime is how long a client whose connection was ended by us has to take its last answer and
+// close. Closing at once, with bytes of the client unread, would turn the EOF into a reset.
+const lingerTime = 2 * time.Second
+
+// session is one client's connection. Its loop owns it. It is reached through gnet's connection, or
+// by its id; never by gnet's connection once that was closed, whose descriptor may be another's by then.
+type session struct {
+	loop *loop
+	id   uint64 // unique in the gateway
+
+	conn gnet.Conn // nil once gnet has closed it
+	fd   int       // where answers go: conn's descriptor, or our own duplicate after a half-close
+
+	in            *pool.Buffer // the frame that is incomplete; nil if none is
+	out           *pool.Buffer // answers to be written, from outAt on; nil if none are
+	outAt         int
+	bufferedBytes int // answers in out and held in requests
+
+	requests   uint32 // first of the requests in flight, as slot index + 1
+	inflight   int    // length of that list
+	orderFirst uint32 // version 1 requests in the order in which they came, as slot index + 1
+	orderLast  uint32
+
+	dirty     bool // in loop.dirty
+	blocked   bool // the socket takes no more; a writable event will come
+	finishing bool // no more frames are read: what is in flight is answered, then the connection ends
+	lingers   bool // the last answer is out, and the end of our stream with it
+	doomed    bool // in loop.doomed: nothing is read or written any more
+	gone      bool // released
+}
+
+// lingerer is a session that is closed at until, if its client does not do it first.
+type lingerer struct {
+	until   int64 // nanoseconds since Gateway.started
+	session *session
+}
+
+// open takes a new connection into the loop.
+func (l *loop) open(s *session, conn gnet.Conn) {
+	s.loop, s.conn, s.fd = l, conn, conn.Fd()
+	l.sessions[s.id] = s
+}
+
+// doom closes s at the end of the next wake. Closing at once would run gnet's OnClose in the
+// middle of work on s.
+func (l *loop) doom(s *session) {
+	if s.doomed || s.gone {
+		return
+	}
+	s.doomed = true
+	l.doomed = append(l.doomed, s)
+	l.Wake()
+}
+
+// reap closes the doomed sessions.
+func (l *loop) reap() {
+	for i := 0; i < len(l.doomed); i++ {
+		s := l.doomed[i]
+		l.doomed[i] = nil
+		switch {
+		case s.gone:
+		case s.conn != nil:
+			// gnet calls closed, below. It only fails for a descriptor that is closed already.
+			_ = l.events.Close(s.conn)
+		default:
+			_ = unix.Close(s.fd)
+			l.release(s)
+		}
+	}
+	l.doomed = l.doomed[:0]
+}
+
+// closed runs when gnet closes s's connection, which it does right after. A client that only shut
+// down its writing side still waits for its answers: they go out through a duplicate of the
+// descriptor.
+func (l *loop) closed(s *session, err error) {
+	fd := s.fd
+	s.conn, s.fd = nil, -1
+	if !s.doomed && !s.lingers && errors.Is(err, io.EOF) && s.waitsForAnswers() && !hungUp(fd) {
+		if dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			s.fd = dup
+			s.finish()
+			l.flushSession(s)
+			return
+		}
+	}
+	l.release(s)
+}
+
+// waitsForAnswers reports whether anything is in flight or unwritten.
+func (s *session) waitsForAnswers() bool { return s.inflight > 0 || s.out != nil }
+
+// hungUp reports whether the peer of a socket has closed both directions.
+func hungUp(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd)}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1 && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+}
+
+// finish stops reading frames from s. The connection ends when everything in flight is answered.
+func (s *session) finish() {
+	s.finishing = true
+	if s.in != nil {
+		s.loop.buffers.Release(s.in)
+		s.in = nil
+	}
+	s.loop.touch(s)
+}
+
+// touch makes sure that s is looked at in endPass.
+func (l *loop) touch(s *session) {
+	if !s.dirty {
+		s.dirty = true
+		l.dirty = append(l.dirty, s)
+	}
+}
+
+// end runs when a finishing session has nothing left to be written. If the client can still write,
+// it first sees the end of our stream, and has a moment to close by itself.
+func (l *loop) end(s *session) {
+	if s.conn == nil {
+		l.doom(s)
+		return
+	}
+	if s.lingers {
+		return
+	}
+	s.lingers = true
+	if unix.Shutdown(s.fd, unix.SHUT_WR) != nil {
+		l.doom(s)
+		return
+	}
+	l.lingering = append(l.lingering, lingerer{until: l.now + int64(lingerTime), session: s})
+	l.rearm = true
+}
+
+// release gives back all that s holds. Replies to its requests will find their slots gone.
+func (l *loop) release(s *session) {
+	s.gone = true
+	for s.requests != 0 {
+		h, r := l.slots.At(s.requests - 1)
+		l.counters.abandoned.Add(1)
+		l.releaseRequest(h, r)
+	}
+	if s.in != nil {
+		l.buffers.Release(s.in)
+	}
+	if s.out != nil {
+		l.buffers.Release(s.out)
+	}
+	s.in, s.out = nil, nil
+	l.buffered -= s.bufferedBytes
+	l.counters.clientBytesDropped.Add(uint64(s.bufferedBytes))
+	l.counters.clientBytesBuffered.Store(uint64(l.buffered))
+	s.bufferedBytes = 0
+	delete(l.sessions, s.id)
+	l.gateway.connections.Add(-1)
+}

@@ -1,0 +1,396 @@
+package upstream
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"sync/atomic"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+)
+
+// Errors of [Link.Publish]: what was to be published surely did not reach NATS.
+var (
+	// ErrNotReady says that there is no connection, or that its handshake is still going on.
+	ErrNotReady = errors.New("upstream: NATS is not connected")
+	// ErrFull says that the bytes waiting for NATS have reached their limit.
+	ErrFull = errors.New("upstream: too many bytes wait for NATS")
+	// ErrTooLarge says that headers and payload exceed the server's max_payload.
+	ErrTooLarge = errors.New("upstream: message is larger than the server's max_payload")
+)
+
+// outKeepBytesMax is the largest batch buffer that is kept once it was written out.
+const outKeepBytesMax = 4 << 20
+
+// Handler is the loop that owns a link. Its methods are called on the loop and must not publish
+// or flush before they return.
+type Handler interface {
+	// Deliver takes the reply to the request that was published with token. m is borrowed.
+	Deliver(token uint64, m *Message)
+	// Written is called after a write: every message that ends at or before offset written is out.
+	Written(written uint64)
+	// LinkDown is called when the connection is gone. Messages that end at or before offset written
+	// may have reached NATS, later ones surely did not.
+	LinkDown(written uint64)
+	// AwaitWritable asks for a call of Link.Flush once fd takes bytes again.
+	AwaitWritable(fd int)
+	// Wake asks for a call of Link.Service soon. It may be called from any goroutine.
+	Wake()
+}
+
+// Counters of a link, written by its loop, read by anybody.
+type Counters struct {
+	BytesIn, BytesOut atomic.Uint64
+	// Buffered is the number of bytes that wait to be written now.
+	Buffered atomic.Uint64
+	// Dropped is the number of bytes that were queued but that a lost connection never took.
+	Dropped atomic.Uint64
+	// Connects is the number of times that the link became ready.
+	Connects atomic.Uint64
+	// Batches counts writes by the number of messages that they took out; see BatchBounds.
+	Batches [len(BatchBounds) + 1]atomic.Uint64
+	// BatchSum is the number of messages that all those writes took out.
+	BatchSum atomic.Uint64
+}
+
+// BatchBounds are the upper bounds, in messages, of Counters.Batches.
+var BatchBounds = [...]uint64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}
+
+// Link is a loop's connection to NATS, through all its epochs.
+type Link struct {
+	// Set once before the loop runs.
+	handler     Handler
+	status      *Status
+	inbox       []byte // "_INBOX.<unique>.": the subject of every reply, before the token
+	subscribe   []byte // "SUB <inbox>*": going out, it makes the link ready
+	bufferedMax int    // bytes that may wait to be written
+
+	// Loop-owned.
+	wire          *Wire // nil while not connected
+	parser        parser
+	out           []byte // queued bytes, from outAt on
+	outAt         int
+	queued        uint64 // offset: bytes ever queued
+	written       uint64 // offset: bytes ever written, or given up with a lost connection
+	batchMessages uint64 // messages queued since the last write
+	blocked       bool   // the socket takes no more; AwaitWritable was called
+	maxPayload    int    // bytes, of the server's last INFO; 0 before the first
+	denied        bool   // the server refused the inbox subscription
+
+	// Atomic, read by anybody.
+	ready    atomic.Bool
+	Counters Counters
+}
+
+func newLink(handler Handler, status *Status, inbox string, bufferedMax int) *Link {
+	return &Link{
+		handler:     handler,
+		status:      status,
+		inbox:       []byte(inbox + "."),
+		subscribe:   []byte("SUB " + inbox + ".* "),
+		bufferedMax: bufferedMax,
+	}
+}
+
+// Ready reports whether requests can be published. It may be called from any goroutine.
+func (l *Link) Ready() bool { return l.ready.Load() }
+
+// Reason says why the link is not ready, for people. It may be called from any goroutine.
+func (l *Link) Reason() string { return l.status.Reason() }
+
+// MaxPayload returns the server's max_payload in bytes, 0 if no server was reached yet.
+func (l *Link) MaxPayload() int { return l.maxPayload }
+
+// Pending reports whether bytes wait to be written that Flush could write now.
+func (l *Link) Pending() bool { return l.outAt < len(l.out) && !l.blocked }
+
+// PendingBytes returns the number of bytes that wait to be written.
+func (l *Link) PendingBytes() int { return len(l.out) - l.outAt }
+
+// MessageBytes returns what NATS counts against max_payload: the payload and, if there are header
+// lines, the block that they travel in.
+func MessageBytes(headers, payload []byte) int {
+	if len(headers) == 0 {
+		return len(payload)
+	}
+	return len(headerVersion) + len(headers) + len("\r\n") + len(payload)
+}
+
+const headerVersion = "NATS/1.0\r\n"
+
+// protocolBytesMax bounds the bytes of PUB or HPUB beside subject, headers and payload: the
+// command, the inbox and two sizes.
+const protocolBytesMax = 256
+
+// Publish queues a message for the next Flush. Subject and headers must be valid (see codec):
+// they go into the protocol stream as they are. With reply, the message carries our inbox and
+// token, and the reply comes to Handler.Deliver. The slices are copied. The result is the offset of
+// the message's end, to be compared with what Written and LinkDown tell.
+func (l *Link) Publish(subject, headers, payload []byte, token uint64, reply bool) (end uint64, err error) {
+	total := MessageBytes(headers, payload)
+	switch {
+	case !l.ready.Load():
+		return 0, ErrNotReady
+	case total > l.maxPayload:
+		return 0, ErrTooLarge
+	case len(l.out)-l.outAt+total+len(subject)+protocolBytesMax > l.bufferedMax:
+		return 0, ErrFull
+	}
+	before := len(l.out)
+	out := l.out
+	if len(headers) == 0 {
+		out = append(out, "PUB "...)
+	} else {
+		out = append(out, "HPUB "...)
+	}
+	out = append(out, subject...)
+	out = append(out, ' ')
+	if reply {
+		out = append(out, l.inbox...)
+		out = appendToken(out, token)
+		out = append(out, ' ')
+	}
+	if len(headers) != 0 {
+		out = appendSize(out, total-len(payload))
+		out = append(out, ' ')
+	}
+	out = appendSize(out, total)
+	out = append(out, "\r\n"...)
+	if len(headers) != 0 {
+		out = append(out, headerVersion...)
+		out = append(out, headers...)
+		out = append(out, "\r\n"...)
+	}
+	out = append(out, payload...)
+	out = append(out, "\r\n"...)
+	l.out = out
+	l.queued += uint64(len(out) - before)
+	l.batchMessages++
+	return l.queued, nil
+}
+
+// appendSize appends a decimal number: strconv.AppendUint, without its generality.
+func appendSize(dst []byte, size int) []byte {
+	var digits [20]byte
+	at := len(digits)
+	for {
+		at--
+		digits[at] = byte('0' + size%10)
+		if size /= 10; size == 0 {
+			return append(dst, digits[at:]...)
+		}
+	}
+}
+
+// Flush writes what is queued, as far as the socket takes it.
+func (l *Link) Flush() {
+	if l.wire == nil || l.wire.broken || l.outAt == len(l.out) {
+		return
+	}
+	l.blocked = false
+	for l.outAt < len(l.out) {
+		n, err := unix.Write(l.wire.fd, l.out[l.outAt:])
+		if n > 0 {
+			l.outAt += n
+			l.written += uint64(n)
+			l.Counters.BytesOut.Add(uint64(n))
+			continue
+		}
+		if err == unix.EINTR {
+			continue
+		}
+		if err == unix.EAGAIN {
+			l.blocked = true
+			l.handler.AwaitWritable(l.wire.fd)
+			break
+		}
+		// Closing here would call back into the loop in the middle of its work: Service closes.
+		l.wire.breakWith(err)
+		break
+	}
+	l.countBatch()
+	if l.outAt == len(l.out) {
+		l.out, l.outAt = l.out[:0], 0
+		if cap(l.out) > outKeepBytesMax {
+			l.out = nil
+		}
+	} else if l.outAt > len(l.out)/2 {
+		l.out = l.out[:copy(l.out, l.out[l.outAt:])]
+		l.outAt = 0
+	}
+	l.Counters.Buffered.Store(uint64(len(l.out) - l.outAt))
+	l.handler.Written(l.written)
+}
+
+func (l *Link) countBatch() {
+	if l.batchMessages == 0 {
+		return
+	}
+	bucket := 0
+	for bucket < len(BatchBounds) && l.batchMessages > BatchBounds[bucket] {
+		bucket++
+	}
+	l.Counters.Batches[bucket].Add(1)
+	l.Counters.BatchSum.Add(l.batchMessages)
+	l.batchMessages = 0
+}
+
+// Service does what nats.go asked for since the last call: sends its bytes, closes its connection.
+// It also closes a connection that broke. Call it on every wake of the loop.
+func (l *Link) Service() {
+	w := l.wire
+	if w == nil {
+		return
+	}
+	if w.broken {
+		w.close()
+		return
+	}
+	if !w.tap.attention.Load() {
+		return
+	}
+	before := len(l.out)
+	out, closed := w.tap.take(l.out)
+	l.out = out
+	l.queued += uint64(len(out) - before)
+	if closed {
+		w.close()
+		return
+	}
+	if !l.ready.Load() && !l.denied && bytes.Contains(out[before:], l.subscribe) {
+		l.ready.Store(true)
+		l.Counters.Connects.Add(1)
+		l.status.connected(w.server)
+	}
+	l.Flush()
+}
+
+// onMessage implements events.
+func (l *Link) onMessage(m *Message) {
+	if token, found := bytes.CutPrefix(m.Subject, l.inbox); found {
+		// A token that is none of ours finds no slot: it is counted there as a late reply.
+		value, _ := parseToken(token)
+		l.handler.Deliver(value, m)
+		return
+	}
+	l.wire.tap.feed(m.Raw)
+}
+
+// onControl implements events.
+func (l *Link) onControl(raw []byte) {
+	switch {
+	case bytes.HasPrefix(raw, []byte("INFO ")):
+		l.onInfo(raw)
+	case bytes.HasPrefix(raw, []byte("-ERR")):
+		l.onError(raw)
+	}
+	l.wire.tap.feed(raw)
+}
+
+// serverInfo is what the loop needs of an INFO.
+type serverInfo struct {
+	MaxPayload  int    `json:"max_payload"`
+	TLSRequired bool   `json:"tls_required"`
+	Name        string `json:"server_name"`
+}
+
+func parseInfo(raw []byte) (info serverInfo, err error) {
+	err = json.Unmarshal(bytes.TrimPrefix(raw, []byte("INFO ")), &info)
+	return info, err
+}
+
+func (l *Link) onInfo(raw []byte) {
+	info, err := parseInfo(raw)
+	if err == nil && info.MaxPayload > 0 {
+		l.maxPayload = info.MaxPayload
+	}
+}
+
+// onError takes an -ERR, which nats.go will act on. Only the reason is wanted here, and one case
+// that nats.go lives on with but we cannot: without the inbox no reply would ever come.
+func (l *Link) onError(raw []byte) {
+	reason := string(bytes.Trim(raw[len("-ERR"):], " '\r\n"))
+	if bytes.Contains(raw, []byte("Permissions Violation for Subscription to \""+string(l.inbox))) {
+		l.denied = true
+		l.ready.Store(false)
+		l.status.disconnected("NATS does not let us subscribe to our inbox: " + reason)
+		return
+	}
+	l.status.serverError(reason)
+}
+
+// Wire is one connection of a link. The engine dispatches its events here.
+type Wire struct {
+	link    *Link
+	tap     *tap
+	server  string // address, for people
+	prelude []byte // bytes that the dialer read ahead: the first INFO
+
+	conn   gnet.Conn // nil once closed
+	fd     int
+	broken bool // wants to be closed by Service
+}
+
+// Opened starts the epoch of w. An older connection that is still there ends first.
+func (w *Wire) Opened(conn gnet.Conn) {
+	l := w.link
+	if l.wire != nil {
+		l.wire.close()
+	}
+	w.conn, w.fd = conn, conn.Fd()
+	l.wire = w
+	l.denied = false
+	l.parser.reset()
+	w.Received(w.prelude)
+	w.prelude = nil
+}
+
+// Received takes bytes from NATS, which are borrowed.
+func (w *Wire) Received(data []byte) {
+	l := w.link
+	if l.wire != w || w.broken {
+		return
+	}
+	l.Counters.BytesIn.Add(uint64(len(data)))
+	if err := l.parser.parse(data, l); err != nil {
+		w.breakWith(err)
+	}
+}
+
+// breakWith marks w to be closed by the next Service.
+func (w *Wire) breakWith(err error) {
+	w.broken = true
+	w.link.status.serverError(err.Error())
+	w.link.handler.Wake()
+}
+
+// close closes the socket, which ends the epoch through Closed.
+func (w *Wire) close() {
+	if w.conn != nil {
+		// The only error is about a descriptor that is closed already.
+		_ = w.conn.EventLoop().Close(w.conn)
+	}
+}
+
+// Closed ends the epoch of w.
+func (w *Wire) Closed(err error) {
+	w.conn = nil
+	w.tap.fail(closeReason(err))
+	l := w.link
+	if l.wire != w {
+		return
+	}
+	l.wire = nil
+	wasReady := l.ready.Swap(false)
+	l.blocked = false
+	l.Counters.Dropped.Add(l.queued - l.written)
+	written := l.written
+	l.out, l.outAt, l.batchMessages = l.out[:0], 0, 0
+	l.written = l.queued
+	l.Counters.Buffered.Store(0)
+	if wasReady {
+		l.status.disconnected("connection to " + w.server + " lost: " + closeReason(err).Error())
+	}
+	l.handler.LinkDown(written)
+}
