@@ -1,0 +1,271 @@
+//go:build !race
+
+package engine
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/aigroup/ipc-gateway/codec"
+)
+
+func init() {
+	roles["alloc-nats"] = allocNATS
+	roles["alloc-load"] = allocLoad
+}
+
+// mallocsPerRequestMax is the promise of the data plane.
+const mallocsPerRequestMax = 0.01
+
+// Goal: the gateway allocates nothing for a request. Method: this process runs the gateway alone;
+// the NATS server with its responders is a second process, the clients are a third. Every malloc of
+// this process counts, background ones included, over 100,000 requests and more of each kind, with
+// frames torn at random, requests that time out, and replies that come too late.
+func TestRequestsDoNotAllocate(t *testing.T) {
+	url := startRole(t, "alloc-nats").line()
+	cfg := testConfig(t, url)
+	cfg.Logger = nil // a test's log allocates
+	cfg.Loops = 2
+	g := runGateway(t, cfg)
+	waitReady(t, g)
+	for _, kind := range []string{"v1-request", "v2-request", "publish", "noreply", "ping", "mixed"} {
+		t.Run(kind, func(t *testing.T) {
+			load := startRole(t, "alloc-load", "SOCKET="+cfg.SocketPath, "KIND="+kind)
+			load.run(10_000) // until the buffers have found their sizes
+			late := g.Stats().LateReplies
+			requests := 120_000
+			before := mallocs()
+			load.run(requests)
+			after := mallocs()
+			per := float64(after-before) / float64(requests)
+			t.Logf("%d mallocs in %d requests: %.5f a request", after-before, requests, per)
+			if per > mallocsPerRequestMax {
+				t.Errorf("%.5f mallocs a request, want at most %v", per, mallocsPerRequestMax)
+			}
+			s := g.Stats()
+			if kind == "mixed" && s.LateReplies == late {
+				t.Error("no reply was late: the test does not test what it says")
+			}
+			if s.InternalErrors != 0 {
+				t.Errorf("%d internal errors", s.InternalErrors)
+			}
+		})
+	}
+}
+
+func mallocs() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.Mallocs
+}
+
+// roleProcess is this test binary in another role. It is told what to do on its standard input,
+// line by line, answers each line with a line, and ends with its input.
+type roleProcess struct {
+	t   *testing.T
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func startRole(t *testing.T, role string, env ...string) *roleProcess {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), append(env, "IPC_TEST_ROLE="+role)...)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("role %s: %v", role, err)
+		}
+	})
+	return &roleProcess{t, in, bufio.NewReader(out)}
+}
+
+func (p *roleProcess) line() string {
+	p.t.Helper()
+	line, err := p.out.ReadString('\n')
+	if err != nil {
+		p.t.Fatalf("the other process says nothing: %v", err)
+	}
+	return strings.TrimSpace(line)
+}
+
+// run has the load process send n requests, and waits for their answers.
+func (p *roleProcess) run(n int) {
+	p.t.Helper()
+	_, _ = fmt.Fprintln(p.in, n)
+	if got := p.line(); got != "done" {
+		p.t.Fatalf("load: %s", got)
+	}
+}
+
+// allocNATS is a NATS server with responders: an echo, one that adds headers, one that never
+// answers, and one that answers after the deadline.
+func allocNATS() {
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+	if err != nil {
+		panic(err)
+	}
+	s.Start()
+	nc, err := nats.Connect(s.ClientURL())
+	if err != nil {
+		panic(err)
+	}
+	for subject, handle := range map[string]nats.MsgHandler{
+		DefaultSubject: echo,
+		"app.headers": func(m *nats.Msg) {
+			_ = nc.PublishMsg(&nats.Msg{Subject: m.Reply, Header: m.Header, Data: m.Data})
+		},
+		"app.never": func(*nats.Msg) {},
+		"app.late":  func(m *nats.Msg) { time.AfterFunc(30*time.Millisecond, func() { _ = m.Respond(m.Data) }) },
+	} {
+		if _, err := nc.Subscribe(subject, handle); err != nil {
+			panic(err)
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		panic(err)
+	}
+	fmt.Println(s.ClientURL())
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// allocLoad sends as many requests as each line of its input says, over 8 connections with up to
+// 16 requests in flight each.
+func allocLoad() {
+	const connections = 8
+	kind := os.Getenv("KIND")
+	var conns [connections]net.Conn
+	for i := range conns {
+		conn, err := net.Dial("unix", os.Getenv("SOCKET"))
+		if err != nil {
+			panic(err)
+		}
+		conns[i] = conn
+	}
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		n, err := strconv.Atoi(in.Text())
+		if err != nil {
+			panic(err)
+		}
+		var wg sync.WaitGroup
+		failures := make(chan error, connections)
+		for i, conn := range conns {
+			wg.Go(func() { failures <- sendAndReceive(conn, kind, n/connections, uint64(i)) })
+		}
+		wg.Wait()
+		result := "done"
+		for range conns {
+			if err := <-failures; err != nil {
+				result = err.Error()
+			}
+		}
+		fmt.Println(result)
+	}
+}
+
+// sendAndReceive sends n requests of a kind, in windows of 16, each window torn at random.
+func sendAndReceive(conn net.Conn, kind string, n int, seed uint64) error {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	p := &peer{UnixConn: conn.(*net.UnixConn)}
+	for sent := 0; sent < n; {
+		window := min(16, n-sent)
+		var b []byte
+		answers := 0
+		for i := range window {
+			f := allocFrame(kind, uint64(sent+i), rng)
+			if f.Flags&codec.FlagNoReply == 0 {
+				answers++
+			}
+			b = codec.AppendFrame(b, &f)
+		}
+		if kind == "noreply" {
+			ping := v2(codec.TypePing, 1<<60, "", "") // tells that the gateway has read the window
+			b = codec.AppendFrame(b, &ping)
+			answers++
+		}
+		for len(b) > 0 {
+			k := len(b)
+			if rng.IntN(4) == 0 {
+				k = 1 + rng.IntN(len(b))
+			}
+			if _, err := conn.Write(b[:k]); err != nil {
+				return err
+			}
+			b = b[k:]
+		}
+		for range answers {
+			f, err := p.tryReceive()
+			if err != nil {
+				return err
+			}
+			if f.Type == codec.TypeResponseError && !strings.Contains(string(f.Payload), "TIMEOUT") {
+				return fmt.Errorf("answer: %s", f.Payload)
+			}
+		}
+		sent += window
+	}
+	return nil
+}
+
+func allocFrame(kind string, id uint64, rng *rand.Rand) codec.Frame {
+	payload := strings.Repeat("p", 64+rng.IntN(512))
+	switch kind {
+	case "v1-request":
+		return v1(codec.TypeTaskSubmit, payload)
+	case "v2-request":
+		f := v2(codec.TypeRequest, id, "app.headers", payload)
+		f.Headers = []byte("traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nX-A: b\r\n")
+		return f
+	case "publish":
+		return v2(codec.TypePublish, id, "app.sink", payload)
+	case "noreply":
+		f := v2(codec.TypePublish, id, "app.sink", payload)
+		f.Flags = codec.FlagNoReply
+		return f
+	case "ping":
+		return v1(codec.TypePing, "")
+	}
+	switch roll := rng.IntN(1000); {
+	case roll < 2:
+		f := v2(codec.TypeRequest, id, "app.late", payload)
+		f.TimeoutMs = 10
+		return f
+	case roll < 4:
+		f := v2(codec.TypeRequest, id, "app.never", payload)
+		f.TimeoutMs = 10
+		return f
+	case roll < 300:
+		return allocFrame("v2-request", id, rng)
+	case roll < 500:
+		return allocFrame("publish", id, rng)
+	case roll < 600:
+		return allocFrame("ping", id, rng)
+	}
+	return allocFrame("v1-request", id, rng)
+}
