@@ -2,10 +2,18 @@ package codec
 
 import "errors"
 
+// PublishSubjectBytesMax is the longest subject, in bytes, that [ValidateSubject] lets through. A
+// NATS server ends the connection of a client whose command line is over 4096 bytes (its
+// max_control_line), and with it every request in flight there. The rest of the line is for the
+// reply subject and two sizes.
+const PublishSubjectBytesMax = 3 << 10
+
 // Errors of [ValidateSubject].
 var (
 	// ErrSubjectEmpty: the subject has no bytes.
 	ErrSubjectEmpty = errors.New("codec: subject is empty")
+	// ErrSubjectLong: the subject is over PublishSubjectBytesMax.
+	ErrSubjectLong = errors.New("codec: subject is over 3072 bytes")
 	// ErrSubjectToken: a dot stands first, last, or after another dot.
 	ErrSubjectToken = errors.New("codec: subject has an empty token")
 	// ErrSubjectByte: a control character, a space or DEL is in the subject. Those end the subject
@@ -19,11 +27,14 @@ var (
 // inside a longer token, as in "a*b", is an ordinary character, and bytes from 0x80 are allowed
 // whether they are UTF-8 or not. Unlike nats-server it refuses every control character.
 //
-// The first offence decides: tokens are judged from left to right, the bytes of a token before the
-// token as a whole. It borrows subject and does not allocate.
+// The length is judged first; then tokens from left to right, the bytes of a token before the token
+// as a whole. The first offence decides. It borrows subject and does not allocate.
 func ValidateSubject(subject []byte) error {
 	if len(subject) == 0 {
 		return ErrSubjectEmpty
+	}
+	if len(subject) > PublishSubjectBytesMax {
+		return ErrSubjectLong
 	}
 	token := 0 // where the current token begins
 	for i, c := range subject {
