@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -50,6 +51,7 @@ func (c *Control) Start() {
 // Close ends the connection, and returns when nothing of it runs any more. The loop must still turn.
 func (c *Control) Close() {
 	if c.stop != nil {
+		c.link.status.end()
 		c.stop()
 		c.done.Wait()
 	}
@@ -119,7 +121,11 @@ func (c *Control) connect(closed chan struct{}) (*nats.Conn, error) {
 		nats.ReconnectJitter(c.cfg.ReconnectJitter, c.cfg.ReconnectJitter),
 		nats.ClosedHandler(func(*nats.Conn) { close(closed) }),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.link.status.attemptFailed(err.Error()) }),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.log.Debug("nats.go disconnected", "error", err) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil && !errors.Is(err, io.EOF) {
+				c.link.status.attemptFailed(err.Error()) // as "stale connection": the loop only sees a close
+			}
+		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) { c.log.Debug("nats.go reconnected", "server", nc.ConnectedUrlRedacted()) }),
 		nats.DiscoveredServersHandler(func(nc *nats.Conn) {
 			c.log.Info("NATS servers discovered", "servers", nc.DiscoveredServers())

@@ -255,6 +255,7 @@ func (l *Link) Service() {
 	l.out = out
 	l.queued += uint64(len(out) - before)
 	if closed {
+		w.givenUp = true
 		w.close()
 		return
 	}
@@ -327,9 +328,10 @@ type Wire struct {
 	server  string // address, for people
 	prelude []byte // bytes that the dialer read ahead: the first INFO
 
-	conn   gnet.Conn // nil once closed
-	fd     int
-	broken bool // wants to be closed by Service
+	conn    gnet.Conn // nil once closed
+	fd      int
+	broken  bool // wants to be closed by Service
+	givenUp bool // closed by nats.go, which knows why
 }
 
 // Opened starts the epoch of w. An older connection that is still there ends first.

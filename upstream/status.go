@@ -17,6 +17,7 @@ type Status struct {
 	reason string // why the link is down; empty while it is up
 	note   string // the server's last complaint in this epoch
 	logged string // the reason that was logged last
+	ending bool   // the link is being closed: what happens now is no news
 }
 
 func newStatus(log *slog.Logger) *Status {
@@ -71,10 +72,17 @@ func (s *Status) serverError(reason string) {
 	s.note = reason
 }
 
+// end says that the link is being closed on purpose.
+func (s *Status) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending = true
+}
+
 // down REQUIRES: mu is held.
 func (s *Status) down(reason string) {
 	s.reason = reason
-	if s.logged != reason {
+	if s.logged != reason && !s.ending {
 		s.log.Warn("NATS is not connected", "reason", reason)
 		s.logged = reason
 	}
