@@ -95,13 +95,13 @@ func (g *Gateway) Start() error {
 }
 
 func (g *Gateway) start() (err error) {
+	if err := g.startLoops(); err != nil {
+		return err
+	}
 	if g.writability, err = newWritability(g); err != nil {
 		return err
 	}
 	go g.ticker.run()
-	if err := g.startLoops(); err != nil {
-		return err
-	}
 	if g.socket, err = listenAt(g.cfg.SocketPath, g.cfg.SocketMode); err != nil {
 		return err
 	}
