@@ -153,6 +153,7 @@ func (l *loop) endPass() {
 	}
 	l.dirty = l.dirty[:0]
 	l.counters.clientBytesBuffered.Store(uint64(l.buffered))
+	l.link.CountBuffered()
 	if l.rearm {
 		l.rearm = false
 		l.armTicker()

@@ -15,7 +15,7 @@ func TestWheelAgainstModel(t *testing.T) {
 	spans := []uint64{3, 300, 70_000, 20_000_000, 5_000_000_000}
 	w := newWheel(128)
 	model := map[uint32]uint64{}
-	for step := range 200_000 {
+	for step := range 20_000 {
 		index := uint32(rng.IntN(128))
 		switch rng.IntN(4) {
 		case 0, 1:

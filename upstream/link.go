@@ -108,6 +108,9 @@ func (l *Link) Pending() bool { return l.outAt < len(l.out) && !l.blocked }
 // PendingBytes returns the number of bytes that wait to be written.
 func (l *Link) PendingBytes() int { return len(l.out) - l.outAt }
 
+// CountBuffered brings Counters.Buffered up to date; call it at the end of a pass.
+func (l *Link) CountBuffered() { l.Counters.Buffered.Store(uint64(l.PendingBytes())) }
+
 // MessageBytes returns what NATS counts against max_payload: the payload and, if there are header
 // lines, the block that they travel in.
 func MessageBytes(headers, payload []byte) int {
@@ -219,7 +222,6 @@ func (l *Link) Flush() {
 		l.out = l.out[:copy(l.out, l.out[l.outAt:])]
 		l.outAt = 0
 	}
-	l.Counters.Buffered.Store(uint64(len(l.out) - l.outAt))
 	l.handler.Written(l.written)
 }
 
