@@ -1,0 +1,52 @@
+// Command ipc-gateway carries requests of local programs from a Unix socket to NATS and back.
+//
+// "ipc-gateway serve" is the gateway. The other commands are clients of one that runs: ping, send
+// and capabilities; version needs none. Every command explains itself with --help.
+//
+// Exit codes: 0 done, 1 failed, 2 called or configured wrongly (nothing was opened), 128 and the
+// signal's number when a second signal cut the shutdown short.
+package main
+
+import (
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	a := &app{
+		lookupEnv: os.LookupEnv,
+		stdin:     os.Stdin,
+		stdout:    os.Stdout,
+		stderr:    os.Stderr,
+		signals: func() <-chan os.Signal {
+			// Room for the signal that starts the shutdown and the one that cuts it short.
+			c := make(chan os.Signal, 2)
+			signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
+			return c
+		},
+	}
+	os.Exit(a.run(os.Args[1:]))
+}
+
+// app is what a command may touch of the world outside, so that tests can stand in for it.
+type app struct {
+	lookupEnv      func(name string) (string, bool)
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	// signals takes SIGINT and SIGTERM over from their default, which ends the process. Commands
+	// that have nothing to finish leave them alone.
+	signals func() <-chan os.Signal
+}
+
+// env returns the first of the named variables that holds anything. A variable set to the empty
+// string counts as not set.
+func (a *app) env(names ...string) (name, text string, ok bool) {
+	for _, name := range names {
+		if text, _ := a.lookupEnv(name); name != "" && text != "" {
+			return name, text, true
+		}
+	}
+	return "", "", false
+}

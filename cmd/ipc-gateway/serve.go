@@ -1,0 +1,183 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"reflect"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/aigroup/ipc-gateway/cmd/internal/daemon"
+	"github.com/aigroup/ipc-gateway/upstream"
+)
+
+// serveCommand runs the gateway. Its flags are not fields: they come from options.settings, and
+// what the command line says about them is kept as text until it meets the other sources.
+type serveCommand struct {
+	texts    map[string]string // by flag
+	missing  []string          // flags without the value that they need
+	problems []string          // misplaced arguments, from the tries before this one
+}
+
+// Help is what "serve --help" says before the flags.
+func (s *serveCommand) Help() string {
+	return `It needs no NATS server to start: it connects when one is there, and says so on /ready. SIGTERM or SIGINT ends it once the requests in flight are answered; a second one ends it at once.
+
+A setting is taken from its flag, else its environment variable, else the file, else the default, which stands in brackets.
+
+Examples:
+
+    ipc-gateway serve
+    ipc-gateway serve --nats-url nats://10.0.0.5:4222,nats://10.0.0.6:4222 --nats-creds /etc/gateway.creds
+    ipc-gateway serve --socket /run/gateway/gateway.sock --socket-mode 0660 --cpus 2,3
+    IPC_CONFIG=/etc/ipc-gateway.yaml ipc-gateway serve --log-format json
+
+Exit codes: 0 stopped by a signal, 1 the socket or the probe's port cannot be used, 2 wrong settings (all are named, nothing was opened).`
+}
+
+// addFlags gives the command serve a flag for each setting.
+func (s *serveCommand) addFlags(k *kong.Kong) error {
+	s.texts = map[string]string{}
+	for _, command := range k.Model.Children {
+		if command.Name != "serve" {
+			continue
+		}
+		for _, setting := range defaultOptions().settings() {
+			if setting.flag != "" {
+				command.Flags = append(command.Flags, s.newFlag(&setting))
+			}
+		}
+	}
+	return nil
+}
+
+func (s *serveCommand) newFlag(setting *setting) *kong.Flag {
+	help := setting.help
+	if shown := setting.value.show(); shown != "" {
+		help += " [" + shown + "]"
+	}
+	var text string
+	target := reflect.ValueOf(&text).Elem()
+	flag := &kong.Flag{
+		Value: &kong.Value{
+			Name: setting.flag,
+			// Kong replaces variables such as ${name} in help texts, so a dollar sign is two.
+			Help:         help + " ($$" + setting.env + ")",
+			Mapper:       &flagText{command: s, toggle: setting.value.toggle},
+			Tag:          &kong.Tag{},
+			Target:       target,
+			DefaultValue: target,
+		},
+		Group:       &kong.Group{Key: setting.group, Title: setting.group},
+		PlaceHolder: setting.arg,
+	}
+	flag.Flag = flag
+	return flag
+}
+
+// restart forgets what a failed try read from the command line and notes why it failed.
+func (s *serveCommand) restart(problem string) {
+	s.problems = append(s.problems, problem)
+	clear(s.texts)
+	s.missing = nil
+}
+
+// flagText notes the text of a flag. It has no errors of its own: kong would stop at the first one.
+type flagText struct {
+	command *serveCommand
+	toggle  bool
+}
+
+func (f *flagText) Decode(ctx *kong.DecodeContext, _ reflect.Value) error {
+	token := ctx.Scan.Peek()
+	switch {
+	case f.toggle && token.Type != kong.FlagValueToken:
+		f.command.texts[ctx.Value.Name] = "true"
+	case token.IsValue() || isNegativeNumber(token):
+		f.command.texts[ctx.Value.Name] = ctx.Scan.Pop().String()
+	default:
+		f.command.missing = append(f.command.missing, fmt.Sprintf("flag --%s: its value is missing", ctx.Value.Name))
+	}
+	return nil
+}
+
+// IsBool makes the help show a toggle without a value.
+func (f *flagText) IsBool() bool { return f.toggle }
+
+// isNegativeNumber tells -1, which is a wrong value for most flags, from another flag.
+func isNegativeNumber(token kong.Token) bool {
+	text, _ := token.Value.(string)
+	return len(text) > 1 && text[0] == '-' && text[1] >= '0' && text[1] <= '9'
+}
+
+// Run serves until a signal ends it.
+func (s *serveCommand) Run(a *app) error {
+	o, problems := a.configure(s.texts)
+	problems = append(append(s.problems, s.missing...), problems...)
+	if len(problems) > 0 {
+		return usageErrorf("wrong settings, nothing was started:\n  %s", strings.Join(problems, "\n  "))
+	}
+	log := newLogger(a.stderr, o)
+	signals := a.signals()
+	o.engine.Logger = log
+
+	// The port comes first: it is the cheaper one of the two to have taken in vain.
+	probe, err := daemon.ListenProbe(o.probeAddr)
+	if err != nil {
+		return fmt.Errorf("%w: name another address with --probe-addr, or --probe-addr off", err)
+	}
+	d, err := daemon.Start(o.engine, probe)
+	if err != nil {
+		return err
+	}
+	log.Info("ready", "version", buildVersion(), "pid", os.Getpid(), "socket", o.engine.SocketPath,
+		"loops", o.engine.Loops, "cpus", showCPUs(o.engine.CPUs), "nats", redacted(o.engine.NATS.URLs), "probe", d.ProbeAddr())
+
+	first := <-signals
+	log.Info("stopping: requests in flight may finish", "signal", first.String(), "at_most", o.drainTimeout)
+	stopped := make(chan error, 1)
+	go func() { stopped <- d.Stop(o.drainTimeout) }()
+	select {
+	case err = <-stopped:
+	case second := <-signals:
+		log.Warn("second signal: exiting at once", "signal", second.String())
+		return &exitError{code: signalCode(second)}
+	}
+	if errors.Is(err, daemon.ErrDrain) {
+		log.Warn("not all requests in flight could be finished", "reason", err)
+		err = nil
+	}
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
+}
+
+// signalCode is the exit code of a process that s ended, as shells have it.
+func signalCode(s os.Signal) int {
+	if number, ok := s.(syscall.Signal); ok {
+		return 128 + int(number)
+	}
+	return exitFailure
+}
+
+func newLogger(w io.Writer, o *options) *slog.Logger {
+	level := &slog.HandlerOptions{Level: o.logLevel}
+	if o.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, level))
+	}
+	return slog.New(slog.NewTextHandler(w, level))
+}
+
+func redacted(urls []string) string {
+	shown := make([]string, len(urls))
+	for i, url := range urls {
+		shown[i] = upstream.RedactURL(url)
+	}
+	return strings.Join(shown, ",")
+}

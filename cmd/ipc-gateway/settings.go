@@ -1,0 +1,149 @@
+package main
+
+import (
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/aigroup/ipc-gateway/engine"
+)
+
+// options is everything that the command serve can be told.
+type options struct {
+	configFile   string
+	engine       engine.Config
+	probeAddr    string // host:port, or empty: no probe
+	drainTimeout time.Duration
+	logLevel     slog.Level
+	logFormat    string // "text" or "json"
+}
+
+func defaultOptions() *options {
+	return &options{
+		engine:       engine.DefaultConfig(),
+		probeAddr:    "127.0.0.1:8080",
+		drainTimeout: 30 * time.Second,
+		logLevel:     slog.LevelInfo,
+		logFormat:    "text",
+	}
+}
+
+// setting is one thing that serve can be told, by flag, environment variable or file.
+type setting struct {
+	flag   string // without its dashes; empty: by file only
+	env    string
+	oldEnv string // the predecessor's variable, used where env is not set
+	key    string // in the file; empty: the flag's name with underscores
+	group  string
+	arg    string // what stands for the value in the help
+	help   string
+	value  value
+
+	// overruledBy is the flag of the common setting that wins over this one of the file when it was
+	// given by flag or environment.
+	overruledBy string
+}
+
+// fileKey returns the setting's key in the configuration file, or "" if a file cannot hold it.
+func (s *setting) fileKey() string {
+	if s.key == "" && s.flag != "config" {
+		return strings.ReplaceAll(s.flag, "-", "_")
+	}
+	return s.key
+}
+
+// Groups of flags in the help, in the order of the settings.
+const (
+	groupSocket   = "Socket:"
+	groupLoops    = "Event loops:"
+	groupLimits   = "Limits:"
+	groupRequests = "Requests:"
+	groupNATS     = "NATS:"
+	groupOperate  = "Operation:"
+)
+
+// settings lists every setting, bound to the field of o that it fills. They are applied in this
+// order: a specific one stands after the common one that it refines.
+func (o *options) settings() []setting {
+	c, n := &o.engine, &o.engine.NATS
+	list := []setting{
+		{flag: "config", env: "IPC_CONFIG", group: groupOperate, arg: "FILE", value: textValue(&o.configFile),
+			help: "YAML file with these settings: the flag's name with underscores is the key, and routes: is only there."},
+
+		{flag: "socket", env: "IPC_SOCKET_PATH", oldEnv: "CGW_IPC_SOCKET_PATH", group: groupSocket, arg: "PATH", value: textValue(&c.SocketPath),
+			help: "Unix socket that clients connect to; at most 107 bytes."},
+		{flag: "socket-mode", env: "IPC_SOCKET_MODE", group: groupSocket, arg: "OCTAL", value: permissionValue(&c.SocketMode),
+			help: "Permissions of the socket: who may write to it may use the gateway."},
+
+		{flag: "cpus", env: "IPC_CPUS", group: groupLoops, arg: "LIST", value: cpusValue(&c.CPUs, &c.Loops),
+			help: "CPUs to pin the loops to, one each, as 2,3 or 2-5. Without --loops it also sets the number of loops."},
+		{flag: "loops", env: "IPC_LOOPS", group: groupLoops, arg: "N", value: numberValue(&c.Loops),
+			help: "Event loops, each a thread with a NATS connection of its own; by default half of the CPUs, at most 8."},
+
+		{flag: "max-connections", env: "IPC_MAX_CONNECTIONS", oldEnv: "CGW_IPC_MAX_CONNECTIONS", group: groupLimits, arg: "N", value: numberValue(&c.MaxConnections),
+			help: "Clients at the same time; the one over it is answered OVERLOADED and closed."},
+		{flag: "max-inflight", env: "IPC_MAX_INFLIGHT", group: groupLimits, arg: "N", value: numberValue(&c.MaxInflight),
+			help: "Requests that wait for NATS at the same time; over it: OVERLOADED."},
+		{flag: "max-inflight-per-connection", env: "IPC_MAX_INFLIGHT_PER_CONNECTION", group: groupLimits, arg: "N", value: numberValue(&c.MaxInflightPerConnection),
+			help: "The same for one client."},
+		{flag: "max-client-buffer", env: "IPC_MAX_CLIENT_BUFFER", group: groupLimits, arg: "SIZE", value: sizeValue(&c.MaxClientBufferBytes),
+			help: "Bytes that may wait for a client that does not read; over it the client is closed."},
+		{flag: "max-upstream-buffer", env: "IPC_MAX_UPSTREAM_BUFFER", group: groupLimits, arg: "SIZE", value: sizeValue(&c.MaxUpstreamBufferBytes),
+			help: "Bytes that may wait for NATS in each loop; over it: OVERLOADED."},
+
+		{flag: "subject", env: "IPC_SUBJECT", oldEnv: "CGW_IPC_ROUTER_SUBJECT", group: groupRequests, arg: "SUBJECT", value: everySubjectValue(&c.Routes),
+			help: "NATS subject of all three routes: submit, query, cancel. The file can give each its own."},
+		{flag: "timeout", env: "IPC_TIMEOUT", oldEnv: "CGW_IPC_TIMEOUT_MS", group: groupRequests, arg: "DURATION", value: everyTimeoutValue(c),
+			help: "How long a request may take that names no deadline, unless its route in the file says otherwise."},
+
+		{flag: "nats-url", env: "IPC_NATS_URL", oldEnv: "CGW_IPC_NATS_URL", group: groupNATS, arg: "URL,...", value: urlsValue(&n.URLs),
+			help: "NATS servers, as nats://user:password@host:4222 or tls://host; several separated by commas. Not logged with passwords."},
+		{flag: "nats-creds", env: "IPC_NATS_CREDS", group: groupNATS, arg: "FILE", value: textValue(&n.CredsFile),
+			help: "Credentials file: user JWT and NKey seed."},
+		{flag: "nats-nkey", env: "IPC_NATS_NKEY", group: groupNATS, arg: "FILE", value: textValue(&n.NKeyFile),
+			help: "File with an NKey seed."},
+		{flag: "nats-ca", env: "IPC_NATS_CA", group: groupNATS, arg: "FILE", value: textValue(&n.CAFile),
+			help: "PEM file with the authorities to trust instead of the system's. Implies TLS."},
+		{flag: "nats-cert", env: "IPC_NATS_CERT", group: groupNATS, arg: "FILE", value: textValue(&n.CertFile),
+			help: "PEM file with our client certificate; goes with --nats-key. Implies TLS."},
+		{flag: "nats-key", env: "IPC_NATS_KEY", group: groupNATS, arg: "FILE", value: textValue(&n.KeyFile),
+			help: "PEM file with the private key of --nats-cert."},
+		{flag: "nats-tls-first", env: "IPC_NATS_TLS_FIRST", group: groupNATS, value: toggleValue(&n.TLSFirst),
+			help: "Start with the TLS handshake, for servers that are set to handshake_first."},
+		{flag: "nats-name", env: "IPC_NATS_NAME", group: groupNATS, arg: "NAME", value: textValue(&n.Name),
+			help: "Name of our connections in the server's list."},
+		{flag: "nats-inbox-prefix", env: "IPC_NATS_INBOX_PREFIX", group: groupNATS, arg: "PREFIX", value: textValue(&n.InboxPrefix),
+			help: "Subjects below it take the replies; the account must be allowed to subscribe there."},
+		{flag: "nats-connect-timeout", env: "IPC_NATS_CONNECT_TIMEOUT", group: groupNATS, arg: "DURATION", value: durationValue(&n.ConnectTimeout),
+			help: "Bound of one attempt to connect, TLS included."},
+		{flag: "nats-ping-interval", env: "IPC_NATS_PING_INTERVAL", group: groupNATS, arg: "DURATION", value: durationValue(&n.PingInterval),
+			help: "How often the server is asked whether it is still there."},
+		{flag: "nats-max-pings-out", env: "IPC_NATS_MAX_PINGS_OUT", group: groupNATS, arg: "N", value: numberValue(&n.MaxPingsOut),
+			help: "Unanswered pings after which the connection counts as lost."},
+		{flag: "nats-reconnect-wait", env: "IPC_NATS_RECONNECT_WAIT", group: groupNATS, arg: "DURATION", value: durationValue(&n.ReconnectWait),
+			help: "Pause before all servers are tried again."},
+		{flag: "nats-reconnect-jitter", env: "IPC_NATS_RECONNECT_JITTER", group: groupNATS, arg: "DURATION", value: durationValue(&n.ReconnectJitter),
+			help: "Random time added to that pause, at most this."},
+
+		{flag: "drain-timeout", env: "IPC_DRAIN_TIMEOUT", group: groupOperate, arg: "DURATION", value: drainTimeoutValue(&o.drainTimeout),
+			help: "How long requests in flight may take to finish after SIGTERM or SIGINT."},
+		{flag: "probe-addr", env: "IPC_PROBE_ADDR", group: groupOperate, arg: "HOST:PORT", value: addressValue(&o.probeAddr),
+			help: "Where /health, /ready and /metrics are served; off: nowhere."},
+		{flag: "log-level", env: "IPC_LOG_LEVEL", group: groupOperate, arg: "LEVEL", value: levelValue(&o.logLevel),
+			help: "Least level that is logged: debug, info, warn or error."},
+		{flag: "log-format", env: "IPC_LOG_FORMAT", group: groupOperate, arg: "FORMAT", value: choiceValue(&o.logFormat, "text", "json"),
+			help: "Format of the log on standard error: text or json."},
+	}
+	for _, r := range []struct {
+		name  string
+		route *engine.Route
+	}{{"submit", &c.Routes.Submit}, {"query", &c.Routes.Query}, {"cancel", &c.Routes.Cancel}} {
+		key := "routes." + r.name + "."
+		list = append(list,
+			setting{key: key + "subject", value: textValue(&r.route.Subject), overruledBy: "subject"},
+			setting{key: key + "mode", value: modeValue(&r.route.Mode)},
+			setting{key: key + "timeout", value: durationValue(&r.route.Timeout)},
+		)
+	}
+	return list
+}
