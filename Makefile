@@ -1,0 +1,64 @@
+# Each target is a line or two that could be typed by hand. "make" alone lists them.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BENCH   ?= .
+PKG     ?= ./...
+
+# The linters' versions are part of the code: a new one is a commit of its own.
+STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/ipc-gateway and bin/ipc-sandbox
+	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/ ./cmd/ipc-gateway ./cmd/ipc-sandbox
+
+.PHONY: run
+run: build ## start NATS, a demo responder and a gateway in one process
+	bin/ipc-sandbox
+
+.PHONY: test
+test: ## run all tests (PKG=./codec: one package)
+	go test $(PKG)
+
+.PHONY: race
+race: ## run all tests under the race detector
+	go test -race $(PKG)
+
+.PHONY: alloc
+alloc: ## run the tests that count allocations, uncached
+	go test -count=1 -run 'Alloc' $(PKG)
+
+.PHONY: fuzz-smoke
+fuzz-smoke: ## fuzz every target for 10 seconds
+	.ci/fuzz-smoke 10s
+
+.PHONY: lint
+lint: ## gofmt, go vet, golangci-lint (the linters are named in .golangci.yml)
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
+	go vet ./...
+	go run $(GOLANGCI_LINT) run
+
+.PHONY: bench
+bench: ## run the benchmarks (BENCH=Decode PKG=./codec: some of them)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
+
+.PHONY: cover
+cover: ## write results/cover.html
+	mkdir -p results
+	go test -coverpkg=./... -coverprofile=results/cover.out ./...
+	go tool cover -html=results/cover.out -o results/cover.html
+	go tool cover -func=results/cover.out | tail -1
+
+.PHONY: docker
+docker: ## build the image ipc-gateway:$(VERSION)
+	docker build --build-arg VERSION=$(VERSION) -t ipc-gateway:$(VERSION) .
+
+.PHONY: clean
+clean: ## remove what the other targets made
+	rm -rf bin results
