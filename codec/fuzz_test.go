@@ -191,10 +191,12 @@ func FuzzValidateHeaders(f *testing.F) {
 	})
 }
 
+var controlBytes = regexp.MustCompile(`[\x00-\x20\x7f]`)
+
 // slowSubject is nats-server's IsValidLiteralSubject, and the rule on bytes and length, which it
 // leaves to the parser of its protocol.
 func slowSubject(subject []byte) bool {
-	if len(subject) > PublishSubjectBytesMax || regexp.MustCompile(`[\x00-\x20\x7f]`).Match(subject) {
+	if len(subject) > PublishSubjectBytesMax || controlBytes.Match(subject) {
 		return false
 	}
 	for token := range strings.SplitSeq(string(subject), ".") {
@@ -216,6 +218,8 @@ func FuzzValidateSubject(f *testing.F) {
 	})
 }
 
+var plainNumber = regexp.MustCompile(`\A(?:0|[1-9][0-9]{0,8})\z`)
+
 // FuzzAppendError makes error payloads of any text. They must be JSON that says the same.
 func FuzzAppendError(f *testing.F) {
 	f.Add(byte(CodeTimeout), true, []byte("no reply within 30s"), []byte("400"))
@@ -231,7 +235,7 @@ func FuzzAppendError(f *testing.F) {
 		checkError(t, payload, ErrorInfo{Code: int(number), Name: code.Name(), Message: text, Retryable: code.Retryable(), Sent: sent})
 
 		var shown any = string([]rune(string(serviceCode)))
-		if regexp.MustCompile(`\A(?:0|[1-9][0-9]{0,8})\z`).Match(serviceCode) {
+		if plainNumber.Match(serviceCode) {
 			shown = json.Number(serviceCode)
 		}
 		checkError(t, AppendServiceError(nil, serviceCode, message), ErrorInfo{13, "SERVICE_ERROR", text, false, true, shown})
