@@ -1,0 +1,49 @@
+// Package engine turns bytes from a local client into a NATS message, and the reply back into
+// bytes, on one event loop and without allocating.
+//
+// # Life of a request
+//
+//  1. frame    OnTraffic takes all bytes of the socket; codec.Decode returns views    handler.go, read.go
+//  2. admit    version, flags, correlation id, subject, limits; or the refusal         read.go, publish.go
+//  3. publish  the loop's table gives a slot, the link appends PUB to its batch        publish.go, upstream/link.go
+//  4. flush    the batch is written: at once, or once for all clients of the pass      flush.go
+//  5. deliver  the reply finds its slot by index and generation, or is late            upstream/parser.go, deliver.go
+//  6. answer   the frame is appended to the session's buffer; the slot is released     answer.go
+//  7. write    one write per client and pass                                           flush.go
+//
+// # Threads
+//
+// A loop is one goroutine of gnet's (with Config.CPUs: one pinned thread), and owns its sessions,
+// slots, buffers, deadlines and link. Nothing of that is touched by anybody else, so nothing of it
+// is locked. Other goroutines come in through loop.post, which queues a function and wakes the loop.
+// They are: the accept loop (accept.go), the ticker, which wakes loops for deadlines (ticker.go), the
+// watcher of full sockets (writability.go), nats.go's (package upstream), and whoever calls Gateway.
+// Counters are atomic, written by their loop and read by anybody.
+//
+// A pass is one return of epoll with all its events. gnet does not tell when a pass ends: a wake
+// written during it is an event of the next one, and that is where the batch for NATS is flushed.
+//
+// Closing a connection from inside an event would run gnet's OnClose in the middle of the work on
+// it, so what has to be closed is marked, and closed at the end of the next wake (session.go).
+//
+// # Buffers
+//
+//   - What a client sent is in gnet's read buffer, borrowed until the end of OnTraffic. Only the
+//     incomplete frame at its end is copied, into session.in.
+//   - A message to NATS is copied into the link's batch, which the link owns.
+//   - A reply is in gnet's read buffer again (or, if it came in parts, in the link's parser), borrowed
+//     until Deliver returns.
+//   - An answer is copied into session.out, or before its turn into request.answer. Both come from the
+//     loop's pool.Buffers and go back once written; an idle session holds none.
+//
+// # Limits
+//
+//	what                              Config field               at the bound the client sees
+//	connections                       MaxConnections             an OVERLOADED frame, then EOF
+//	requests in flight, all loops     MaxInflight                OVERLOADED, sent:false
+//	requests in flight, a connection  MaxInflightPerConnection   OVERLOADED, sent:false
+//	bytes that wait for a client      MaxClientBufferBytes       the connection is closed
+//	bytes that wait for NATS, a loop  MaxUpstreamBufferBytes     OVERLOADED, sent:false
+//	a frame                           codec.FrameBytesMax        FRAME_TOO_LARGE, then EOF
+//	a message                         the server's max_payload   FRAME_TOO_LARGE
+package engine

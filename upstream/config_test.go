@@ -1,0 +1,59 @@
+package upstream
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestValidateNamesEveryProblemAndNoSecret(t *testing.T) {
+	c := Config{
+		URLs:           []string{"ws://host:1", "nats://user:hunter2@", "nats://hunter2@host:x y", ""},
+		CredsFile:      "/nowhere/creds",
+		NKeyFile:       "/nowhere/nkey",
+		CertFile:       "/nowhere/cert",
+		InboxPrefix:    "a b",
+		ConnectTimeout: -1, PingInterval: 2 * time.Hour, ReconnectWait: time.Second,
+	}
+	err := c.Validate()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{
+		`scheme "ws" is not supported`, `nats://user:***@" names no host`, "cannot be parsed", "empty entry",
+		"exclude each other", "go together", "nats creds: open /nowhere/creds", `inbox prefix "a b"`,
+		"connect timeout is -1ns", "ping interval is 2h0m0s", "max pings out is 0",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not say %q:\n%v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the error tells the password:\n%v", err)
+	}
+	d := Default()
+	if err := d.Validate(); err != nil {
+		t.Errorf("the default is not valid: %v", err)
+	}
+	for _, good := range []string{"nats://127.0.0.1", "localhost:4222", "tls://a.b:1", "nats://u:p@[::1]:4222", "nats://token@h"} {
+		if err := checkURL(good); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+}
+
+func TestRedactURL(t *testing.T) {
+	for in, want := range map[string]string{
+		"nats://h:1":                "nats://h:1",
+		"nats://u:p@h:1":            "nats://u:***@h:1",
+		"nats://token@h":            "nats://***@h",
+		"u:p@w@h":                   "u:***@h",
+		"tls://u:p:q@h:4222,":       "tls://u:***@h:4222,",
+		"nats://:secret@h":          "nats://:***@h",
+		"nats://a@b:c@d@host:4222/": "nats://a@b:***@host:4222/",
+	} {
+		if got := RedactURL(in); got != want {
+			t.Errorf("RedactURL(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
