@@ -38,7 +38,7 @@ func TestAppendServiceError(t *testing.T) {
 	for code, want := range map[string]string{
 		"400": "400", "0": "0", "7": "7", "999999999": "999999999",
 		"": `""`, "1000000000": `"1000000000"`, "007": `"007"`, "00": `"00"`, "-1": `"-1"`, "+1": `"+1"`, "1.5": `"1.5"`, "1e3": `"1e3"`,
-		" 4": `" 4"`, "E_\"x": `"E_\"x"`, "\xff": "\"\uFFFD\"", "٣": `"٣"`,
+		" 4": `" 4"`, "E_\"x": `"E_\"x"`, "\xff": "\"\uFFFD\"", "\u0663": "\"\u0663\"",
 	} {
 		got := string(AppendServiceError(nil, []byte(code), []byte("it is \"bad\"")))
 		want := `{"ok":false,"error":{"code":13,"name":"SERVICE_ERROR","message":"it is \"bad\"","retryable":false,"sent":true,"service_code":` + want + `}}`
