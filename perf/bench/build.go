@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// programs are the Go programs that the benchmark runs, by what it calls them.
+var programs = []string{"./cmd/ipc-gateway", "./perf/natsd", "./perf/responder", "./perf/load"}
+
+// errNoCompiler is returned by buildEcho where there is no C compiler. The rest works without.
+var errNoCompiler = errors.New("no C compiler found: install gcc, or name one in CC")
+
+// buildPrograms builds them into folder.
+func buildPrograms(ctx context.Context, root, folder string) error {
+	// The slash makes go build take folder for a folder.
+	args := append([]string{"build", "-trimpath", "-o", folder + "/"}, programs...)
+	return runTool(ctx, root, "go", args...)
+}
+
+// buildEcho builds perf/echo/echo.c as folder/echo.
+func buildEcho(ctx context.Context, root, folder string) error {
+	for _, compiler := range []string{os.Getenv("CC"), "gcc", "cc", "clang"} {
+		if _, err := exec.LookPath(compiler); err == nil {
+			return runTool(ctx, root, compiler, "-O2", "-o", filepath.Join(folder, "echo"), filepath.Join("perf", "echo", "echo.c"))
+		}
+	}
+	return errNoCompiler
+}
+
+// moduleRoot is the folder that the paths of the sources start from.
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	file := strings.TrimSpace(string(out))
+	if filepath.Base(file) != "go.mod" {
+		return "", errors.New("run the benchmark inside the module: there is no go.mod here")
+	}
+	return filepath.Dir(file), nil
+}
+
+func runTool(ctx context.Context, folder, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = folder
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return nil
+}

@@ -1,0 +1,52 @@
+// Command responder answers each request on a subject with the request's payload. It is what stands
+// behind NATS in the benchmark, the same one for either way to reach it. It prints "ready" once it
+// is subscribed, and runs until it is killed.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/aigroup/ipc-gateway/perf/internal/report"
+)
+
+// gcPercent is far over the default: nats.go allocates for each message, and collecting a heap of a
+// few MiB all the time would be the larger part of this process's work.
+const gcPercent = 1600
+
+func main() {
+	url := flag.String("nats-url", nats.DefaultURL, "NATS server")
+	subject := flag.String("subject", "perf.echo", "subject to answer on")
+	flag.Parse()
+	debug.SetGCPercent(gcPercent)
+	if err := run(*url, *subject); err != nil {
+		fmt.Fprintln(os.Stderr, "responder:", err)
+		os.Exit(1)
+	}
+}
+
+func run(url, subject string) error {
+	closed := make(chan error, 1)
+	conn, err := nats.Connect(url, nats.Name("perf responder"), nats.NoReconnect(),
+		nats.ClosedHandler(func(c *nats.Conn) { closed <- c.LastError() }))
+	if err != nil {
+		return err
+	}
+	_, err = conn.Subscribe(subject, func(request *nats.Msg) {
+		if err := conn.Publish(request.Reply, request.Data); err != nil {
+			fmt.Fprintln(os.Stderr, "responder:", err)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if err := conn.Flush(); err != nil {
+		return err
+	}
+	fmt.Println(report.Ready)
+	return fmt.Errorf("the connection to NATS ended: %v", <-closed)
+}
