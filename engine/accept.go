@@ -17,8 +17,10 @@ const (
 	// acceptBackoffMin and Max bound the pause after a failed accept, as with too many open files.
 	acceptBackoffMin = 5 * time.Millisecond
 	acceptBackoffMax = time.Second
-	// acceptLeftovers is how long connects that were made before the path went away are accepted.
+	// acceptLeftovers is how long the accept loop has to wait in vain, once the path is gone, to
+	// believe that nobody is left who connected before; after leftoversMax it believes so anyway.
 	acceptLeftovers = 20 * time.Millisecond
+	leftoversMax    = time.Second
 	// refusalsMax bounds the refused connections that are given refusalTime to read their refusal.
 	refusalsMax = 256
 	refusalTime = time.Second
@@ -48,18 +50,34 @@ func newAcceptor(g *Gateway, client *gnet.Client, socket *socketFile) *acceptor 
 	}
 }
 
-// run accepts until the listener's deadline passes or it is closed.
+// run accepts until it is told to stop by a deadline of the listener, and has accepted who had
+// connected until then, or until the listener is closed.
 func (a *acceptor) run() {
 	backoff := acceptBackoffMin
+	var idleSince, giveUp time.Time
 	for {
 		conn, err := a.socket.AcceptUnix()
 		if err == nil {
 			backoff = acceptBackoffMin
 			a.take(conn)
+			idleSince = time.Now()
 			continue
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			// The deadline may have passed while a client was taken, or in a backoff: accepting
+			// fails then without a look at those who wait.
+			now := time.Now()
+			if giveUp.IsZero() {
+				giveUp = now.Add(leftoversMax)
+			}
+			if now.Sub(idleSince) >= acceptLeftovers || now.After(giveUp) {
+				return
+			}
+			_ = a.socket.SetDeadline(now.Add(acceptLeftovers))
+			continue
 		}
 		// Out of descriptors or memory: the connect waits in the backlog until some are free.
 		a.gateway.acceptErrors.Add(1)
@@ -68,6 +86,7 @@ func (a *acceptor) run() {
 		}
 		time.Sleep(backoff)
 		backoff = min(2*backoff, acceptBackoffMax)
+		idleSince = time.Now()
 	}
 }
 

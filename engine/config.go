@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/aigroup/ipc-gateway/codec"
@@ -172,11 +173,16 @@ func (c *Config) Validate() error {
 	return errors.Join(problems...)
 }
 
-// CheckSocketPath reports whether path fits in a socket address.
+// CheckSocketPath reports whether path can be a socket's address.
 func CheckSocketPath(path string) error {
 	switch {
 	case path == "":
 		return errors.New("socket path is empty: name a file, as /run/ipc-gateway/gateway.sock")
+	case path[0] == '@':
+		// To clients this is no file, and has no permissions.
+		return fmt.Errorf("socket path %q is an abstract address: name a file, as ./%s", path, path)
+	case strings.IndexByte(path, 0) >= 0:
+		return fmt.Errorf("socket path %q has a zero byte in it", path)
 	case len(path) > SocketPathMax:
 		return fmt.Errorf("socket path %q is %d bytes long: a Unix socket address takes at most %d", path, len(path), SocketPathMax)
 	}

@@ -165,6 +165,9 @@ func serveAt(fd int, folder *os.File, temporary, path string, mode os.FileMode, 
 // those that were made before can still be accepted.
 func (s *socketFile) remove() error {
 	folder, err := os.Open(filepath.Dir(s.path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // gone with its folder
+	}
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,167 @@
 package engine
 
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
 // roles are what this test binary can be besides a test run; see TestMain.
-var roles = map[string]func(){}
+var roles = map[string]func(){
+	"natsd":   natsdRole,
+	"gateway": gatewayRole,
+}
+
+// process is this test binary in another role. It ends when its standard input closes.
+type process struct {
+	*exec.Cmd
+	line  string // its first line of output
+	stdin io.Closer
+	once  sync.Once
+}
+
+// startProcess starts a role and waits for the line in which it says that it is up.
+func startProcess(t testing.TB, role string, env ...string) *process {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), append(env, "IPC_TEST_ROLE="+role)...)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("role %s: %v", role, err)
+	}
+	p := &process{Cmd: cmd, stdin: stdin}
+	t.Cleanup(p.end)
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatalf("role %s does not come up: %v", role, err)
+	}
+	p.line = strings.TrimSuffix(line, "\n")
+	return p
+}
+
+// end lets the process end by itself, also one that was frozen, and waits for it.
+func (p *process) end() {
+	p.once.Do(func() {
+		_ = p.Process.Signal(syscall.SIGCONT)
+		_ = p.stdin.Close()
+		_ = p.Wait()
+	})
+}
+
+// kill ends the process as kill -9 does, and waits until the kernel has closed all that it had.
+func (p *process) kill() {
+	p.once.Do(func() {
+		_ = p.Process.Kill()
+		_ = p.Wait()
+	})
+}
+
+// freeze stops the process until thaw, and returns once it stands still.
+func (p *process) freeze(t testing.TB) {
+	t.Helper()
+	if err := p.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the process is stopped", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
+		return err == nil && strings.Contains(string(stat), ") T ")
+	})
+}
+
+func (p *process) thaw(t testing.TB) {
+	t.Helper()
+	if err := p.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// natsdOptions are what a test may ask of a nats-server in a process of its own.
+type natsdOptions struct {
+	Port               int // 0: a free one
+	Username, Password string
+}
+
+// startNATSD starts a nats-server in a process of its own. Its URL is the first line that it says.
+func startNATSD(t testing.TB, o natsdOptions) *process {
+	t.Helper()
+	text, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startProcess(t, "natsd", "IPC_TEST_NATSD="+string(text))
+}
+
+func natsdRole() {
+	var o natsdOptions
+	roleMust(json.Unmarshal([]byte(os.Getenv("IPC_TEST_NATSD")), &o))
+	if o.Port == 0 {
+		o.Port = server.RANDOM_PORT
+	}
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: o.Port, Username: o.Username, Password: o.Password,
+		NoLog: true, NoSigs: true, MaxPayload: 1 << 20,
+	})
+	roleMust(err)
+	s.Start()
+	if !s.ReadyForConnections(testTimeout) {
+		roleMust(fmt.Errorf("nats-server does not come up on port %d", o.Port))
+	}
+	fmt.Println(s.ClientURL())
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	s.Shutdown()
+}
+
+// gatewayRole serves the socket IPC_TEST_SOCKET without NATS. It says "serving", or why it cannot.
+func gatewayRole() {
+	cfg := DefaultConfig()
+	cfg.Loops = 1
+	cfg.SocketPath = os.Getenv("IPC_TEST_SOCKET")
+	cfg.NATS.URLs = []string{"nats://127.0.0.1:1"}
+	cfg.NATS.ReconnectWait = time.Minute
+	g, err := New(cfg)
+	roleMust(err)
+	if err := g.Start(); err != nil {
+		fmt.Println(err)
+	} else {
+		fmt.Println("serving")
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	roleMust(g.Close())
+}
+
+func roleMust(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// freePort returns a loopback port that was free a moment ago.
+func freePort(t testing.TB) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close() //nolint:errcheck // it was only asked for its port
+	return ln.Addr().(*net.TCPAddr).Port
+}
