@@ -1,8 +1,9 @@
 # Each target is a line or two that could be typed by hand. "make" alone lists them.
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-BENCH   ?= .
-PKG     ?= ./...
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PKG         ?= ./...
+BENCH       ?= .
+BENCH_FLAGS ?=
 
 # The linters' versions are part of the code: a new one is a commit of its own.
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -45,7 +46,11 @@ lint: ## gofmt, go vet, golangci-lint (the linters are named in .golangci.yml)
 	go run $(GOLANGCI_LINT) run
 
 .PHONY: bench
-bench: ## run the benchmarks (BENCH=Decode PKG=./codec: some of them)
+bench: ## measure the gateway against nats.go and a C echo, 4 minutes (BENCH_FLAGS=-quick)
+	go run ./perf/bench $(BENCH_FLAGS)
+
+.PHONY: microbench
+microbench: ## run the packages' own benchmarks (BENCH=Decode PKG=./codec: some of them)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
 
 .PHONY: cover
