@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/aigroup/ipc-gateway/perf/internal/report"
 )
 
 // startTimeout is how long a process may take until it is ready.
@@ -89,15 +91,15 @@ func (p *process) line() (string, error) {
 	return strings.TrimSuffix(text, "\n"), nil
 }
 
-// awaitReady returns what the process prints after the word that says that it is ready.
-func (p *process) awaitReady(word string) (string, error) {
+// awaitReady returns what the process prints after it says that it is ready.
+func (p *process) awaitReady() (string, error) {
 	late := time.AfterFunc(startTimeout, func() { _ = p.cmd.Process.Kill() })
 	defer late.Stop()
 	text, err := p.line()
 	if err != nil {
 		return "", err
 	}
-	rest, ready := strings.CutPrefix(text, word)
+	rest, ready := strings.CutPrefix(text, report.Ready)
 	if !ready {
 		return "", fmt.Errorf("%s is not ready, it says %q", p.name, text)
 	}

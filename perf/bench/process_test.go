@@ -32,7 +32,7 @@ func startTest(t *testing.T, program string, args ...string) *process {
 
 func TestProcessTalks(t *testing.T) {
 	p := startTest(t, "sh", "-c", "echo ready and willing; exec cat")
-	rest, err := p.awaitReady("ready")
+	rest, err := p.awaitReady()
 	if err != nil || rest != "and willing" {
 		t.Fatalf("got %q, %v", rest, err)
 	}
@@ -55,11 +55,11 @@ func TestProcessTalks(t *testing.T) {
 
 // When a child fails, the error has all that one would look for.
 func TestProcessFails(t *testing.T) {
-	_, err := startTest(t, "sh", "-c", "echo the disk is full >&2; exit 3").awaitReady("ready")
+	_, err := startTest(t, "sh", "-c", "echo the disk is full >&2; exit 3").awaitReady()
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "the disk is full") {
 		t.Errorf("got %v", err)
 	}
-	_, err = startTest(t, "sh", "-c", "echo hello; exec cat").awaitReady("ready")
+	_, err = startTest(t, "sh", "-c", "echo hello; exec cat").awaitReady()
 	if err == nil || !strings.Contains(err.Error(), `"hello"`) {
 		t.Errorf("got %v", err)
 	}
@@ -148,7 +148,7 @@ func TestEcho(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := startTest(t, folder+"/echo", folder+"/s")
-	if _, err := p.awaitReady("ready"); err != nil {
+	if _, err := p.awaitReady(); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := net.Dial("unix", folder+"/s")

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
-
-	"github.com/aigroup/ipc-gateway/perf/internal/report"
 )
 
 // subject is where the responder listens.
@@ -60,7 +58,7 @@ func startRig(ctx context.Context, s *settings) (*rig, error) {
 	if r.echo, err = start(ctx, "C echo", r.path("echo"), r.path("echo.sock")); err != nil {
 		return r, err
 	}
-	_, err = r.echo.awaitReady(report.Ready)
+	_, err = r.echo.awaitReady()
 	return r, err
 }
 
@@ -71,14 +69,14 @@ func (r *rig) startNATS(ctx context.Context) (err error) {
 	if r.natsd, err = start(ctx, "NATS server", r.path("natsd")); err != nil {
 		return err
 	}
-	if r.natsURL, err = r.natsd.awaitReady(report.Ready); err != nil {
+	if r.natsURL, err = r.natsd.awaitReady(); err != nil {
 		return err
 	}
 	r.responder, err = start(ctx, "responder", r.path("responder"), "-nats-url", r.natsURL, "-subject", subject)
 	if err != nil {
 		return err
 	}
-	_, err = r.responder.awaitReady(report.Ready)
+	_, err = r.responder.awaitReady()
 	return err
 }
 

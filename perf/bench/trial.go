@@ -51,7 +51,7 @@ func (r *rig) run(ctx context.Context, t *trial, duration time.Duration) (*sampl
 		return nil, err
 	}
 	defer load.stop()
-	if _, err := load.awaitReady(report.Ready); err != nil {
+	if _, err := load.awaitReady(); err != nil {
 		return nil, r.blame(err)
 	}
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -138,7 +139,7 @@ func (p *pipeline) take(src []byte) (n int, sent slot, err error) {
 }
 
 func (p *pipeline) readError(err error, waiting int) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("the connection was closed with %d requests in flight", waiting)
 	}
 	return fmt.Errorf("with %d requests in flight: %w", waiting, err)

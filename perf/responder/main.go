@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -23,12 +24,11 @@ func main() {
 	subject := flag.String("subject", "perf.echo", "subject to answer on")
 	flag.Parse()
 	debug.SetGCPercent(gcPercent)
-	if err := run(*url, *subject); err != nil {
-		fmt.Fprintln(os.Stderr, "responder:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "responder:", run(*url, *subject))
+	os.Exit(1)
 }
 
+// run answers until the connection ends, and returns why it did.
 func run(url, subject string) error {
 	closed := make(chan error, 1)
 	conn, err := nats.Connect(url, nats.Name("perf responder"), nats.NoReconnect(),
@@ -48,5 +48,5 @@ func run(url, subject string) error {
 		return err
 	}
 	fmt.Println(report.Ready)
-	return fmt.Errorf("the connection to NATS ended: %v", <-closed)
+	return errors.Join(errors.New("the connection to NATS ended"), <-closed)
 }
