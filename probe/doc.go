@@ -1,0 +1,26 @@
+// Package probe tells the outside how a gateway is: /health, /ready and /metrics on net/http.
+//
+//	path      status  body
+//	/health   200     {"status":"healthy","message":"Alive"}             every event loop turns
+//	          503     {"status":"unhealthy","message":"<which does not>"}
+//	/ready    200     {"status":"healthy","message":"Ready"}             requests are served
+//	          503     {"status":"unhealthy","message":"draining"}        or why else they are not
+//	/metrics  200     the gateway's numbers and those of the Go runtime and the process, in
+//	                  version 0.0.4 of the Prometheus text format
+//
+// Alive is not ready: a gateway that drains, or that has lost NATS, answers /ready with 503 and
+// /health with 200, because a restart would not help it.
+//
+// # Where the numbers come from
+//
+// The package only reads. A scrape takes one [engine.Stats] and writes each family of a table,
+// gatewayFamilies in metrics.go: a new metric is one line there and one in docs/metrics.md, and
+// tests fail for a field of Stats that no family shows and for a family that the document lacks.
+// The exposition is written anew for each scrape, so nothing here is shared between requests.
+//
+// # What a scrape costs
+//
+// The loops are not stopped to read their counters. The Go runtime's numbers need runtime.ReadMemStats,
+// which stops the world for some tens of microseconds, and the number of open descriptors needs
+// a walk over /proc/self/fd.
+package probe

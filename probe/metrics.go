@@ -1,0 +1,137 @@
+package probe
+
+import (
+	"runtime"
+
+	"github.com/aigroup/ipc-gateway/engine"
+)
+
+// gatewayFamilies are the gateway's metrics, in the order of the exposition. docs/metrics.md says
+// more about each.
+var gatewayFamilies = []family{
+	{"ipc_requests_total", counter, "type", "Frames read from clients, by type.",
+		each("type", engine.TypeLabels[:], func(s *engine.Stats) []uint64 { return s.Requests[:] })},
+	{"ipc_responses_total", counter, "code", "Answers queued for clients, by outcome: ok or the name of the error.",
+		each("code", outcomeLabels(), func(s *engine.Stats) []uint64 { return s.Responses[:] })},
+	{"ipc_request_duration_seconds", histogram, "type", "Time from the read of a frame to its answer, by type. Refusals count as well.", durations},
+	{"ipc_inflight_requests", gauge, "", "Requests that wait for NATS now.",
+		one(func(s *engine.Stats) uint64 { return s.Inflight })},
+	{"ipc_limit_refusals_total", counter, "limit", "Connections and requests refused because a limit was reached, by limit.",
+		each("limit", []string{"inflight", "connection_inflight", "upstream_buffer", "connections"}, func(s *engine.Stats) []uint64 {
+			return []uint64{s.InflightRefused, s.ConnInflightRefused, s.UpstreamFullRefused, s.ConnectionsRefused}
+		})},
+	{"ipc_no_reply_refused_total", counter, "", "Publishes with the flag NO_REPLY that were refused, and so vanished without an answer.",
+		one(func(s *engine.Stats) uint64 { return s.NoReplyRefused })},
+	{"ipc_late_replies_total", counter, "", "Replies from NATS whose request was answered already or gone.",
+		one(func(s *engine.Stats) uint64 { return s.LateReplies })},
+	{"ipc_abandoned_requests_total", counter, "", "Requests whose client went away before the answer.",
+		one(func(s *engine.Stats) uint64 { return s.Abandoned })},
+	{"ipc_internal_errors_total", counter, "", "Bugs that were caught and answered with INTERNAL; the log has a stack for each.",
+		one(func(s *engine.Stats) uint64 { return s.InternalErrors })},
+
+	{"ipc_connections", gauge, "", "Client connections that are open now.",
+		one(func(s *engine.Stats) uint64 { return s.Connections })},
+	{"ipc_connections_total", counter, "", "Client connections accepted since the start.",
+		one(func(s *engine.Stats) uint64 { return s.ConnectionsTotal })},
+	{"ipc_connections_refused_total", counter, "", "Client connections over the limit, which got OVERLOADED and the end of the stream.",
+		one(func(s *engine.Stats) uint64 { return s.ConnectionsRefused })},
+	{"ipc_accept_errors_total", counter, "", "Client connections that could not be accepted, as for lack of file descriptors.",
+		one(func(s *engine.Stats) uint64 { return s.AcceptErrors })},
+	{"ipc_slow_clients_closed_total", counter, "", "Clients closed because too many bytes waited for them.",
+		one(func(s *engine.Stats) uint64 { return s.SlowClientsClosed })},
+	{"ipc_client_bytes_received_total", counter, "", "Bytes read from clients.",
+		one(func(s *engine.Stats) uint64 { return s.ClientBytesIn })},
+	{"ipc_client_bytes_sent_total", counter, "", "Bytes written to clients.",
+		one(func(s *engine.Stats) uint64 { return s.ClientBytesOut })},
+	{"ipc_client_buffered_bytes", gauge, "", "Bytes that wait for clients now.",
+		one(func(s *engine.Stats) uint64 { return s.ClientBytesBuffered })},
+	{"ipc_client_dropped_bytes_total", counter, "", "Bytes of answers whose client went away before it took them.",
+		one(func(s *engine.Stats) uint64 { return s.ClientBytesDropped })},
+
+	{"ipc_nats_links_up", gauge, "", "Connections to NATS that are ready for requests; ipc_loops of them are wanted.",
+		one(func(s *engine.Stats) uint64 { return s.LinksUp })},
+	{"ipc_nats_pool_connections_active", gauge, "", "Connections to NATS that are ready and have requests in flight.",
+		one(func(s *engine.Stats) uint64 { return s.LinksActive })},
+	{"ipc_nats_pool_connections_idle", gauge, "", "Connections to NATS that are ready and have nothing in flight.",
+		one(func(s *engine.Stats) uint64 { return s.LinksIdle })},
+	{"ipc_nats_reconnects_total", counter, "", "Times that a connection to NATS became ready again.",
+		one(func(s *engine.Stats) uint64 { return s.LinkReconnects })},
+	{"ipc_nats_bytes_received_total", counter, "", "Bytes read from NATS.",
+		one(func(s *engine.Stats) uint64 { return s.UpstreamBytesIn })},
+	{"ipc_nats_bytes_sent_total", counter, "", "Bytes written to NATS.",
+		one(func(s *engine.Stats) uint64 { return s.UpstreamBytesOut })},
+	{"ipc_nats_buffered_bytes", gauge, "", "Bytes that wait for NATS now.",
+		one(func(s *engine.Stats) uint64 { return s.UpstreamBuffered })},
+	{"ipc_nats_dropped_bytes_total", counter, "", "Bytes queued for NATS that a lost connection never took.",
+		one(func(s *engine.Stats) uint64 { return s.UpstreamDropped })},
+	{"ipc_flush_batch_messages", histogram, "", "Messages that one write to NATS carried.", flushBatches},
+	{"ipc_circuit_breaker_state", gauge, "", "State of the circuit breaker; always 0, closed: there is no breaker yet.",
+		one(func(s *engine.Stats) uint64 { return s.CircuitBreakerState })},
+
+	{"ipc_slot_pool_available", gauge, "", "Request slots that are free now.",
+		one(func(s *engine.Stats) uint64 { return s.SlotsAvailable })},
+	{"ipc_slot_pool_acquired_total", counter, "", "Request slots acquired.",
+		one(func(s *engine.Stats) uint64 { return s.SlotsAcquired })},
+	{"ipc_slot_pool_released_total", counter, "", "Request slots released.",
+		one(func(s *engine.Stats) uint64 { return s.SlotsReleased })},
+	{"ipc_buffer_pool_available", gauge, "", "Buffers kept for reuse now.",
+		one(func(s *engine.Stats) uint64 { return s.BuffersAvailable })},
+	{"ipc_buffer_pool_acquired_total", counter, "", "Buffers acquired.",
+		one(func(s *engine.Stats) uint64 { return s.BuffersAcquired })},
+	{"ipc_buffer_pool_released_total", counter, "", "Buffers released.",
+		one(func(s *engine.Stats) uint64 { return s.BuffersReleased })},
+
+	{"ipc_loops", gauge, "", "Event loops, each with one connection to NATS.",
+		one(func(s *engine.Stats) uint64 { return uint64(s.Loops) })},
+	{"ipc_draining", gauge, "", "1 while the gateway finishes what is in flight before it ends, else 0.", one(draining)},
+}
+
+// buildInfo is the family that tells which build runs. Its value says nothing.
+func buildInfo(version string) family {
+	pairs := labelPair("version", version) + "," + labelPair("goversion", runtime.Version())
+	return family{"ipc_build_info", gauge, "version,goversion", "Always 1; the labels tell the gateway's version and that of Go.",
+		func(dst []byte, name string, _ *engine.Stats) []byte { return appendSample(dst, name, pairs, 1) }}
+}
+
+// outcomeLabels returns engine.CodeLabels with the outcome that is no error in lower case, which
+// sets it apart from the names of errors.
+func outcomeLabels() []string {
+	labels := engine.CodeLabels
+	labels[0] = "ok"
+	return labels[:]
+}
+
+var (
+	durationPairs  = labelPairs("type", engine.TypeLabels[:])
+	durationBounds = func() (bounds [len(engine.LatencyBounds)]string) {
+		for i, d := range engine.LatencyBounds {
+			bounds[i] = formatFloat(d.Seconds())
+		}
+		return bounds
+	}()
+	flushBounds = func() (bounds [len(engine.FlushBounds)]string) {
+		for i, n := range engine.FlushBounds {
+			bounds[i] = formatFloat(float64(n))
+		}
+		return bounds
+	}()
+)
+
+func durations(dst []byte, name string, s *engine.Stats) []byte {
+	for i := range s.Durations {
+		d := &s.Durations[i]
+		dst = appendHistogram(dst, name, durationPairs[i], durationBounds[:], d.Buckets[:], d.Sum.Seconds())
+	}
+	return dst
+}
+
+func flushBatches(dst []byte, name string, s *engine.Stats) []byte {
+	return appendHistogram(dst, name, "", flushBounds[:], s.FlushBatches[:], float64(s.FlushBatchSum))
+}
+
+func draining(s *engine.Stats) uint64 {
+	if s.Draining {
+		return 1
+	}
+	return 0
+}
