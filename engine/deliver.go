@@ -26,17 +26,17 @@ func (l *loop) Deliver(token uint64, m *upstream.Message) {
 		return
 	}
 	headers := m.Headers
-	if m.Status != 0 {
+	switch {
+	case r.version == codec.Version1:
+		headers = nil
+	case m.Status != 0:
 		headers = l.statusHeaders(m)
 	}
 	if code := m.Header("Nats-Service-Error-Code"); code != nil {
 		l.scratch = codec.AppendServiceError(l.scratch[:0], code, m.Header("Nats-Service-Error"))
-		if len(headers) > codec.HeadersBytesMax || codec.HeaderBytesV2+len(headers)+len(l.scratch) > codec.FrameBytesMax {
-			l.fail(h, r, codec.CodeFrameTooLarge, "the reply does not fit a frame", true)
+		if !fits(r.version, headers, l.scratch) {
+			l.fail(h, r, codec.CodeFrameTooLarge, replyTooLarge, true)
 			return
-		}
-		if r.version == codec.Version1 {
-			headers = nil
 		}
 		l.answerScratch(h, r, codec.CodeServiceError, headers)
 		return
@@ -44,29 +44,31 @@ func (l *loop) Deliver(token uint64, m *upstream.Message) {
 	l.succeed(h, r, headers, m.Payload)
 }
 
-// succeed answers r with a reply.
-func (l *loop) succeed(h pool.Handle, r *request, headers, payload []byte) {
-	if r.version == codec.Version1 {
-		if codec.HeaderBytesV1+len(payload) > codec.FrameBytesMax {
-			l.fail(h, r, codec.CodeFrameTooLarge, "the reply does not fit a frame", true)
-			return
-		}
-		b := l.answerBuffer(h, r)
-		before := len(b.B)
-		b.B = codec.AppendHeaderV1(b.B, codec.TypeResponseOK, len(payload))
-		b.B = append(b.B, payload...)
-		l.answered(h, r, outcomeOK, len(b.B)-before)
-		return
+const replyTooLarge = "the reply does not fit a frame"
+
+// fits reports whether an answer can be framed.
+func fits(version byte, headers, payload []byte) bool {
+	if version == codec.Version1 {
+		return codec.HeaderBytesV1+len(payload) <= codec.FrameBytesMax
 	}
-	if len(headers) > codec.HeadersBytesMax || codec.HeaderBytesV2+len(headers)+len(payload) > codec.FrameBytesMax {
-		l.fail(h, r, codec.CodeFrameTooLarge, "the reply does not fit a frame", true)
+	return len(headers) <= codec.HeadersBytesMax && codec.HeaderBytesV2+len(headers)+len(payload) <= codec.FrameBytesMax
+}
+
+// succeed answers r with a reply. Version 1 has no headers.
+func (l *loop) succeed(h pool.Handle, r *request, headers, payload []byte) {
+	if !fits(r.version, headers, payload) {
+		l.fail(h, r, codec.CodeFrameTooLarge, replyTooLarge, true)
 		return
 	}
 	b := l.answerBuffer(h, r)
 	before := len(b.B)
-	b.B = codec.AppendHeaderV2(b.B, &codec.Frame{
-		Version: codec.Version2, Type: codec.TypeResponseOK, CorrelationID: r.correlationID, Headers: headers,
-	}, len(payload))
+	if r.version == codec.Version1 {
+		b.B = codec.AppendHeaderV1(b.B, codec.TypeResponseOK, len(payload))
+	} else {
+		b.B = codec.AppendHeaderV2(b.B, &codec.Frame{
+			Version: codec.Version2, Type: codec.TypeResponseOK, CorrelationID: r.correlationID, Headers: headers,
+		}, len(payload))
+	}
 	b.B = append(b.B, payload...)
 	l.answered(h, r, outcomeOK, len(b.B)-before)
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/upstream"
@@ -40,12 +41,12 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 	}
 	if !checked {
 		if err := codec.ValidateSubject(subject); err != nil {
-			l.refusePublish(s, f, label, codec.CodeInvalidPayload, err.Error())
+			l.refusePublish(s, f, label, codec.CodeInvalidPayload, plain(err))
 			return
 		}
 	}
 	if err := codec.ValidateHeaders(f.Headers); err != nil {
-		l.refusePublish(s, f, label, codec.CodeInvalidPayload, err.Error())
+		l.refusePublish(s, f, label, codec.CodeInvalidPayload, plain(err))
 		return
 	}
 	if f.Flags&codec.FlagNoReply != 0 {
@@ -86,9 +87,12 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 	}
 }
 
+// plain is err's message for clients, who know nothing of our packages.
+func plain(err error) string { return strings.TrimPrefix(err.Error(), "codec: ") }
+
 // refusePublish answers a frame that is not published, or counts it if it wants no answer.
 func (l *loop) refusePublish(s *session, f *codec.Frame, label uint8, code codec.ErrorCode, message string) {
-	if f.Flags&codec.FlagNoReply != 0 {
+	if f.Type == codec.TypePublish && f.Flags == codec.FlagNoReply {
 		l.counters.noReplyRefused.Add(1)
 		return
 	}

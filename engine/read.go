@@ -94,7 +94,7 @@ func (l *loop) serve(s *session, f *codec.Frame, malformed error) {
 	l.serving = servedFrame{f.Version, label, f.CorrelationID}
 	defer l.recoverFrame(s)
 	if malformed != nil {
-		l.refuse(s, f, label, codec.CodeInvalidPayload, "subject and header lengths exceed the frame")
+		l.refusePublish(s, f, label, codec.CodeInvalidPayload, "subject and header lengths exceed the frame")
 		return
 	}
 	if f.Version == codec.Version2 && !l.admissible(s, f, label) {

@@ -343,14 +343,17 @@ func TestPublishes(t *testing.T) {
 	silent.Flags = codec.FlagNoReply
 	refused := v2(codec.TypePublish, 3, "app..sink", "five")
 	refused.Flags = codec.FlagNoReply
+	malformed := codec.AppendFrame(nil, &silent)
+	malformed[20] = 0xff // the subject length, over the frame's end
+	p.sendBytes(malformed)
 	p.send(silent, silent, refused, v2(codec.TypePing, 3, "", ""))
 	if f := p.receive(); f.Type != codec.TypePong {
 		t.Errorf("answer to NO_REPLY: %+v", f)
 	}
 	expect("app.sink", "four", "")
 	expect("app.sink", "four", "")
-	if n := g.Stats().NoReplyRefused; n != 1 {
-		t.Errorf("%d NO_REPLY publishes counted as refused, want 1", n)
+	if n := g.Stats().NoReplyRefused; n != 2 {
+		t.Errorf("%d NO_REPLY publishes counted as refused, want 2", n)
 	}
 }
 
@@ -395,8 +398,15 @@ func TestRepliesThatDoNotFitAFrame(t *testing.T) {
 		reply.Header.Set("Long", strings.Repeat("h", 70_000))
 		_ = nc.PublishMsg(reply)
 	})
+	answerWith(t, nc, "app.fails", func(m *nats.Msg) {
+		reply := nats.NewMsg(m.Reply)
+		reply.Header.Set("Long", strings.Repeat("h", 70_000))
+		reply.Header.Set("Nats-Service-Error-Code", "1")
+		_ = nc.PublishMsg(reply)
+	})
 	cfg := testConfig(t, s.ClientURL())
 	cfg.Routes.Query.Subject = "app.exact"
+	cfg.Routes.Cancel.Subject = "app.fails"
 	g := runGateway(t, cfg)
 	waitReady(t, g)
 	p := dial(t, g)
@@ -406,6 +416,10 @@ func TestRepliesThatDoNotFitAFrame(t *testing.T) {
 	p.expectError(2, 1, codec.CodeFrameTooLarge, true)
 	p.send(v2(codec.TypeRequest, 2, "app.headers", "x"))
 	p.expectError(2, 2, codec.CodeFrameTooLarge, true)
+	p.send(v2(codec.TypeRequest, 3, "app.fails", "x"))
+	p.expectError(2, 3, codec.CodeFrameTooLarge, true)
+	p.send(v1(codec.TypeTaskCancel, "x")) // version 1 has no headers that could be too long
+	p.expectError(1, 0, codec.CodeServiceError, true)
 	p.send(v1(codec.TypeTaskQuery, "x"))
 	if f := p.receive(); f.Type != codec.TypeResponseOK || len(f.Payload) != codec.FrameBytesMax-codec.HeaderBytesV1 {
 		t.Errorf("a reply that just fits: %v with %d bytes", f.Type, len(f.Payload))

@@ -38,6 +38,10 @@ type Config struct {
 	ReconnectJitter time.Duration
 }
 
+// inboxPrefixBytesMax leaves room for the longest subject that codec lets through on a protocol
+// line, which nats-server limits to 4096 bytes by default (max_control_line).
+const inboxPrefixBytesMax = 128
+
 // Default returns the configuration for a server on this machine.
 func Default() Config {
 	return Config{
@@ -80,6 +84,9 @@ func (c *Config) Validate() error {
 		if _, err := os.ReadFile(f.path); err != nil {
 			bad("nats %s: %w", f.name, err)
 		}
+	}
+	if len(c.InboxPrefix) > inboxPrefixBytesMax {
+		bad("nats inbox prefix is %d bytes long: want at most %d", len(c.InboxPrefix), inboxPrefixBytesMax)
 	}
 	if strings.ContainsAny(c.InboxPrefix, " \t\r\n*>") || c.InboxPrefix == "" || strings.Contains("."+c.InboxPrefix+".", "..") {
 		bad("nats inbox prefix %q is not a subject prefix, as _INBOX", c.InboxPrefix)
