@@ -97,6 +97,7 @@ func (p *process) thaw(t testing.TB) {
 // natsdOptions are what a test may ask of a nats-server in a process of its own.
 type natsdOptions struct {
 	Port               int // 0: a free one
+	Monitor            int // port for connz; 0: none
 	Username, Password string
 }
 
@@ -117,7 +118,7 @@ func natsdRole() {
 		o.Port = server.RANDOM_PORT
 	}
 	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: o.Port, Username: o.Username, Password: o.Password,
+		Host: "127.0.0.1", Port: o.Port, HTTPHost: "127.0.0.1", HTTPPort: o.Monitor, Username: o.Username, Password: o.Password,
 		NoLog: true, NoSigs: true, MaxPayload: 1 << 20,
 	})
 	roleMust(err)

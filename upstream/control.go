@@ -37,7 +37,7 @@ func NewLink(cfg Config, handler Handler, enroll Enroll, bufferedMax int, log *s
 	status := newStatus(log)
 	link := newLink(handler, status, cfg.InboxPrefix+"."+nuid.Next(), bufferedMax)
 	c := &Control{cfg: cfg, link: link, log: log}
-	c.dial = &dialer{cfg: &c.cfg, link: link, enroll: enroll}
+	c.dial = &dialer{cfg: &c.cfg, link: link, enroll: enroll, dialed: map[string]time.Time{}}
 	return link, c
 }
 
@@ -45,6 +45,7 @@ func NewLink(cfg Config, handler Handler, enroll Enroll, bufferedMax int, log *s
 func (c *Control) Start() {
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
+	c.dial.stop = ctx.Done()
 	c.done.Go(func() { c.run(ctx) })
 }
 
@@ -120,7 +121,11 @@ func (c *Control) connect(closed chan struct{}) (*nats.Conn, error) {
 		nats.ReconnectWait(c.cfg.ReconnectWait),
 		nats.ReconnectJitter(c.cfg.ReconnectJitter, c.cfg.ReconnectJitter),
 		nats.ClosedHandler(func(*nats.Conn) { close(closed) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.link.status.attemptFailed(err.Error()) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			if !errors.Is(err, nats.ErrNoServers) { // the dialer has said of each what was wrong
+				c.link.status.attemptEnded(err.Error())
+			}
+		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil && !errors.Is(err, io.EOF) {
 				c.link.status.attemptFailed(err.Error()) // as "stale connection": the loop only sees a close
@@ -143,14 +148,14 @@ func (c *Control) connect(closed chan struct{}) (*nats.Conn, error) {
 		options = append(options, nats.TLSHandshakeFirst())
 	}
 	if c.cfg.CredsFile != "" {
-		options = append(options, nats.UserCredentials(c.cfg.CredsFile))
+		options = append(options, nats.UserCredentials(c.cfg.CredsFile), c.tellCredentialErrors)
 	}
 	if c.cfg.NKeyFile != "" {
 		nkey, err := nats.NkeyOptionFromSeed(c.cfg.NKeyFile)
 		if err != nil {
 			return nil, err
 		}
-		options = append(options, nkey)
+		options = append(options, nkey, c.tellCredentialErrors)
 	}
 	nc, err := nats.Connect(strings.Join(c.cfg.URLs, ","), options...)
 	if err != nil {
@@ -165,4 +170,28 @@ func (c *Control) connect(closed chan struct{}) (*nats.Conn, error) {
 	c.nc = nc
 	c.mu.Unlock()
 	return nc, nil
+}
+
+// tellCredentialErrors is a nats.Option that comes after those with the credentials. Their files are
+// read at each connect, and nats.go keeps to itself what goes wrong then.
+func (c *Control) tellCredentialErrors(o *nats.Options) error {
+	tell := func(err error) {
+		if err != nil {
+			c.link.status.attemptFailed("NATS credentials: " + err.Error())
+		}
+	}
+	if userJWT := o.UserJWT; userJWT != nil {
+		o.UserJWT = func() (string, error) {
+			jwt, err := userJWT()
+			tell(err)
+			return jwt, err
+		}
+	}
+	sign := o.SignatureCB
+	o.SignatureCB = func(nonce []byte) ([]byte, error) {
+		signature, err := sign(nonce)
+		tell(err)
+		return signature, err
+	}
+	return nil
 }

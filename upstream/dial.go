@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -27,7 +28,10 @@ type dialer struct {
 	link   *Link
 	enroll Enroll
 
-	previous *tap // nats.go forgets to close a connection whose handshake failed
+	stop <-chan struct{} // closed when the link is no longer wanted
+
+	previous *tap                 // nats.go forgets to close a connection whose handshake failed
+	dialed   map[string]time.Time // when each server was last tried
 }
 
 // SkipTLSHandshake tells nats.go that TLS is done here.
@@ -38,7 +42,12 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	if d.previous != nil {
 		_ = d.previous.Close()
 		d.previous = nil
+		d.link.status.attemptEnded("the handshake with NATS failed") // nats.go does not say why
 	}
+	if err := d.pace(address); err != nil {
+		return nil, err
+	}
+	d.link.status.attempt()
 	t, err := d.dial(network, address)
 	if err != nil {
 		d.link.status.attemptFailed(err.Error())
@@ -46,6 +55,27 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	}
 	d.previous = t
 	return t, nil
+}
+
+// pace waits until the last attempt at the same server is ReconnectWait ago. nats.go only pauses
+// once it has tried all servers in vain: if two of them take a connection and break it right after
+// the handshake, it would go from one to the other as fast as it can.
+func (d *dialer) pace(address string) error {
+	now := time.Now()
+	for other, at := range d.dialed {
+		if now.Sub(at) >= d.cfg.ReconnectWait {
+			delete(d.dialed, other)
+		}
+	}
+	if last, recent := d.dialed[address]; recent {
+		select {
+		case <-time.After(last.Add(d.cfg.ReconnectWait).Sub(now)):
+		case <-d.stop:
+			return net.ErrClosed
+		}
+	}
+	d.dialed[address] = time.Now()
+	return nil
 }
 
 func (d *dialer) dial(network, address string) (*tap, error) {
@@ -65,7 +95,9 @@ func (d *dialer) dial(network, address string) (*tap, error) {
 	t := newTap(conn.LocalAddr(), conn.RemoteAddr(), d.link.handler.Wake)
 	w := &Wire{link: d.link, tap: t, server: address, prelude: info}
 	if secured != nil {
-		if conn, err = bridge(conn, secured); err != nil {
+		raw := conn
+		w.hangUp = func() { _ = raw.SetDeadline(time.Now().Add(hangUpTime)) }
+		if conn, err = bridge(raw, secured, d.link.status.serverError); err != nil {
 			return nil, fmt.Errorf("connecting to %s: %w", address, err)
 		}
 	}
@@ -88,28 +120,31 @@ func (d *dialer) handshake(conn net.Conn, address string) (secured *tls.Conn, in
 	if info, err = readInfo(conn); err != nil {
 		return nil, nil, err
 	}
-	parsed, err := parseInfo(info)
-	if err != nil {
+	line, rest, _ := bytes.Cut(info, []byte("\n"))
+	parsed, err := parseInfo(line)
+	switch {
+	case err != nil:
 		return nil, nil, fmt.Errorf("the server's INFO cannot be read: %w", err)
+	case !parsed.TLSRequired && !d.cfg.usesTLS():
+		return nil, info, nil
+	case len(rest) > 0: // as -ERR 'maximum connections exceeded'
+		return nil, nil, fmt.Errorf("the server says %.100q where it should begin TLS", rest)
 	}
-	if parsed.TLSRequired || d.cfg.usesTLS() {
-		secured, err = d.startTLS(conn, address)
-	}
+	secured, err = d.startTLS(conn, address)
 	return secured, info, err
 }
 
-// readInfo reads the line that a server sends first. The server then waits, so that nothing behind
-// the line is lost with the reader.
+// readInfo reads the line that a server sends first, and what comes along with it: a server that
+// wants us waits then, one that does not may say so at once.
 func readInfo(conn io.Reader) ([]byte, error) {
 	reader := bufio.NewReader(io.LimitReader(conn, lineBytesMax))
 	line, err := reader.ReadBytes('\n')
 	if err != nil {
-		return nil, fmt.Errorf("waiting for the server's INFO: %w", err)
+		return nil, fmt.Errorf("waiting for the server's INFO: %w", cause(err))
 	}
 	if !strings.HasPrefix(string(line), "INFO ") {
 		return nil, errors.New("this is not a NATS server: it does not begin with INFO")
 	}
-	// With TLS the server says more inside; in clear text it has to be silent now.
 	rest := make([]byte, reader.Buffered())
 	if _, err := io.ReadFull(reader, rest); err != nil {
 		return nil, err
@@ -124,9 +159,19 @@ func (d *dialer) startTLS(conn net.Conn, address string) (*tls.Conn, error) {
 	}
 	secured := tls.Client(conn, cfg)
 	if err := secured.Handshake(); err != nil {
-		return nil, fmt.Errorf("TLS handshake: %w", err)
+		return nil, fmt.Errorf("TLS handshake: %w", cause(err))
 	}
 	return secured, nil
+}
+
+// cause takes the addresses off a network error. Our own port is another one each time, so that
+// each failure would look like news.
+func cause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && (op.Op == "read" || op.Op == "write") {
+		return op.Err
+	}
+	return err
 }
 
 // tlsConfig reads the files anew for each connection, so that renewed certificates are picked up.
@@ -179,10 +224,14 @@ func (d *dialer) serverName(address string) string {
 	return named
 }
 
+// hangUpTime is how long a TLS connection that the loop has closed may take to send what was written
+// before. A server that is stuck would keep it open for ever.
+const hangUpTime = time.Second
+
 // bridge gives the loop a plain socket for a TLS connection: one end of a socket pair, whose other
-// end two goroutines copy from and to secured. They end when either side closes. On error both
-// connections are closed.
-func bridge(raw net.Conn, secured *tls.Conn) (net.Conn, error) {
+// end two goroutines copy from and to secured. They end when either side closes; failed is told of
+// an error that the loop would see as a mere EOF. On error both connections are closed.
+func bridge(raw net.Conn, secured *tls.Conn, failed func(reason string)) (net.Conn, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		_ = raw.Close()
@@ -205,13 +254,31 @@ func bridge(raw net.Conn, secured *tls.Conn) (net.Conn, error) {
 	}
 	go func() {
 		defer end()
-		_, _ = io.Copy(outer, secured)
+		in := &errorKeeper{Reader: secured}
+		_, _ = io.Copy(outer, in)
+		if err := in.err; err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+			failed(cause(err).Error()) // as the server's alert about our certificate
+		}
 	}()
 	go func() {
 		defer end()
 		_, _ = io.Copy(secured, outer)
 	}()
 	return inner, nil
+}
+
+// errorKeeper remembers why reading ended.
+type errorKeeper struct {
+	io.Reader
+	err error
+}
+
+func (k *errorKeeper) Read(p []byte) (n int, err error) {
+	n, err = k.Reader.Read(p)
+	if err != nil {
+		k.err = err
+	}
+	return n, err
 }
 
 // fileConn makes a net.Conn of a socket descriptor, which it takes over.

@@ -332,8 +332,9 @@ type Wire struct {
 
 	conn    gnet.Conn // nil once closed
 	fd      int
-	broken  bool // wants to be closed by Service
-	givenUp bool // closed by nats.go, which knows why
+	broken  bool   // wants to be closed by Service
+	givenUp bool   // closed by nats.go, which knows why
+	hangUp  func() // ends what is behind conn; nil if that is the network itself
 }
 
 // Opened starts the epoch of w. An older connection that is still there ends first.
@@ -380,6 +381,9 @@ func (w *Wire) close() {
 // Closed ends the epoch of w.
 func (w *Wire) Closed(err error) {
 	w.conn = nil
+	if w.hangUp != nil {
+		w.hangUp()
+	}
 	w.tap.fail(closeReason(err))
 	l := w.link
 	if l.wire != w {
@@ -393,8 +397,13 @@ func (w *Wire) Closed(err error) {
 	l.out, l.outAt, l.batchMessages = l.out[:0], 0, 0
 	l.written = l.queued
 	l.Counters.Buffered.Store(0)
-	if wasReady {
+	switch {
+	case wasReady && w.givenUp:
+		l.status.disconnected("connection to " + w.server + " given up")
+	case wasReady:
 		l.status.disconnected("connection to " + w.server + " lost: " + closeReason(err).Error())
+	case !w.givenUp:
+		l.status.attemptEnded("connecting to " + w.server + ": closed during the handshake: " + closeReason(err).Error())
 	}
 	l.handler.LinkDown(written)
 }

@@ -7,21 +7,27 @@ import (
 	"sync"
 )
 
-// Status is what people are told about a link: in the log, and by /ready. Each reason is logged
-// once, however often it comes back in a row. Its methods may be called from any goroutine.
+// reasonsLoggedMax bounds the reasons that are logged while a link is down. There are few, unless
+// one has a time or the like in it.
+const reasonsLoggedMax = 16
+
+// Status is what people are told about a link: in the log, and by /ready. While the link is down,
+// each reason is logged once, however often it comes back, as those of several servers do in turn.
+// Its methods may be called from any goroutine.
 type Status struct {
 	log *slog.Logger
 
-	mu     sync.Mutex
-	up     bool
-	reason string // why the link is down; empty while it is up
-	note   string // the server's last complaint in this epoch
-	logged string // the reason that was logged last
-	ending bool   // the link is being closed: what happens now is no news
+	mu        sync.Mutex
+	up        bool
+	reason    string          // why the link is down; empty while it is up
+	note      string          // the server's last complaint in this epoch
+	logged    map[string]bool // the reasons that were logged since the link was up
+	explained bool            // it is known why the current attempt to connect failed
+	ending    bool            // the link is being closed: what happens now is no news
 }
 
 func newStatus(log *slog.Logger) *Status {
-	return &Status{log: log, reason: "no connection yet"}
+	return &Status{log: log, reason: "no connection yet", logged: map[string]bool{}}
 }
 
 // Reason says why the link is down; empty while it is up.
@@ -34,7 +40,8 @@ func (s *Status) Reason() string {
 func (s *Status) connected(server string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.up, s.reason, s.note, s.logged = true, "", "", ""
+	s.up, s.reason, s.note = true, "", ""
+	clear(s.logged)
 	s.log.Info("NATS connected", "server", server)
 }
 
@@ -49,11 +56,28 @@ func (s *Status) disconnected(reason string) {
 	s.down(reason)
 }
 
+// attempt says that another attempt to connect begins.
+func (s *Status) attempt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.explained = false
+}
+
 // attemptFailed says why a link that is down could not be brought up.
 func (s *Status) attemptFailed(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.up {
+		s.down(reason)
+	}
+}
+
+// attemptEnded says that an attempt failed, where the reason can only be guessed: what is known of
+// this attempt already counts for more.
+func (s *Status) attemptEnded(reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.up && !s.explained {
 		s.down(reason)
 	}
 }
@@ -81,10 +105,10 @@ func (s *Status) end() {
 
 // down REQUIRES: mu is held.
 func (s *Status) down(reason string) {
-	s.reason = reason
-	if s.logged != reason && !s.ending {
+	s.reason, s.explained = reason, true
+	if !s.ending && !s.logged[reason] && len(s.logged) < reasonsLoggedMax {
 		s.log.Warn("NATS is not connected", "reason", reason)
-		s.logged = reason
+		s.logged[reason] = true
 	}
 }
 
