@@ -118,12 +118,14 @@ func (c *Control) connect(closed chan struct{}) (*nats.Conn, error) {
 		nats.Timeout(c.cfg.ConnectTimeout),
 		nats.PingInterval(c.cfg.PingInterval),
 		nats.MaxPingsOutstanding(c.cfg.MaxPingsOut),
-		nats.ReconnectWait(c.cfg.ReconnectWait),
-		nats.ReconnectJitter(c.cfg.ReconnectJitter, c.cfg.ReconnectJitter),
+		nats.CustomReconnectDelay(func(int) time.Duration {
+			c.explainAttempt()
+			return c.cfg.ReconnectWait + rand.N(c.cfg.ReconnectJitter+1)
+		}),
 		nats.ClosedHandler(func(*nats.Conn) { close(closed) }),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
 			if !errors.Is(err, nats.ErrNoServers) { // the dialer has said of each what was wrong
-				c.link.status.attemptEnded(err.Error())
+				c.link.status.attemptEnded(handshakeFailed + ": " + err.Error())
 			}
 		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -131,7 +133,7 @@ func (c *Control) connect(closed chan struct{}) (*nats.Conn, error) {
 				c.link.status.attemptFailed(err.Error()) // as "stale connection": the loop only sees a close
 			}
 		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) { c.log.Debug("nats.go reconnected", "server", nc.ConnectedUrlRedacted()) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { c.log.Debug("nats.go reconnected", "server", nc.ConnectedAddr()) }),
 		nats.DiscoveredServersHandler(func(nc *nats.Conn) {
 			c.log.Info("NATS servers discovered", "servers", nc.DiscoveredServers())
 		}),
@@ -170,6 +172,20 @@ func (c *Control) connect(closed chan struct{}) (*nats.Conn, error) {
 	c.nc = nc
 	c.mu.Unlock()
 	return nc, nil
+}
+
+// explainAttempt says what nats.go made of the last attempt, if that is all there is to be known: as
+// that the server takes no nkeys. It is called between attempts: during one, nats.go would block it.
+func (c *Control) explainAttempt() {
+	c.mu.Lock()
+	nc := c.nc
+	c.mu.Unlock()
+	if nc == nil {
+		return
+	}
+	if err := nc.LastError(); err != nil {
+		c.link.status.attemptEnded(handshakeFailed + ": " + err.Error())
+	}
 }
 
 // tellCredentialErrors is a nats.Option that comes after those with the credentials. Their files are

@@ -21,6 +21,9 @@ import (
 // has run. The loop owns conn from then on, and also if there is an error.
 type Enroll func(conn net.Conn, w *Wire) error
 
+// handshakeFailed is what is told of an attempt that nats.go gave up.
+const handshakeFailed = "the handshake with NATS failed"
+
 // dialer is the nats.go CustomDialer of one link: it opens the socket, gets the server's first INFO,
 // does TLS if it is wanted, and puts the connection into the loop.
 type dialer struct {
@@ -42,7 +45,7 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	if d.previous != nil {
 		_ = d.previous.Close()
 		d.previous = nil
-		d.link.status.attemptEnded("the handshake with NATS failed") // nats.go does not say why
+		d.link.status.attemptEnded(handshakeFailed)
 	}
 	if err := d.pace(address); err != nil {
 		return nil, err
