@@ -40,7 +40,7 @@ func (g *goal) String() string {
 	if g.atLeast {
 		bound = "at least"
 	}
-	return fmt.Sprintf("%-11s  %s: %.2f%s, goal %s %.2f%s", verdict, g.what, g.got, g.unit, bound, g.want, g.unit)
+	return fmt.Sprintf("%-11s  %s: %.3f%s, goal %s %v%s", verdict, g.what, g.got, g.unit, bound, g.want, g.unit)
 }
 
 // requestGoals judges duels of gateway and direct.

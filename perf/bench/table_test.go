@@ -66,10 +66,10 @@ func TestGoals(t *testing.T) {
 	var out strings.Builder
 	writeGoals(&out, append(requestGoals(requests), pingGoals(pings)...), s, true)
 	for _, want := range []string{
-		"NOT REACHED  p50, 1 connection, gateway - direct: 41.00 us, goal at most 40.00 us",
-		"reached      p99, 1 connection, gateway - direct: 41.00 us, goal at most 150.00 us",
-		"reached      requests/s, 16 connections, gateway / direct: 1.20x, goal at least 1.20x",
-		"NOT REACHED  CPU per PING, 16 x 1, gateway / C echo: 2.00x, goal at most 1.40x",
+		"NOT REACHED  p50, 1 connection, gateway - direct: 41.000 us, goal at most 40 us",
+		"reached      p99, 1 connection, gateway - direct: 41.000 us, goal at most 150 us",
+		"reached      requests/s, 16 connections, gateway / direct: 1.200x, goal at least 1.2x",
+		"NOT REACHED  CPU per PING, 16 x 1, gateway / C echo: 2.000x, goal at most 1.4x",
 		"not measured  requests/s, 64 connections: not among -conns",
 	} {
 		if !strings.Contains(out.String(), "\n  "+want+"\n") {
