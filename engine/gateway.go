@@ -52,6 +52,7 @@ type Gateway struct {
 	connectionsRefused atomic.Uint64
 	acceptErrors       atomic.Uint64
 	draining           atomic.Bool
+	stopped            atomic.Bool // the loops turn no more
 }
 
 // New returns a gateway for cfg, or every problem that cfg has. It opens nothing.
@@ -167,7 +168,9 @@ func (g *Gateway) Drain(timeout time.Duration) error {
 		l.post(func() { l.draining = true })
 	}
 	// A round through every loop: requests that were admitted before are counted now.
-	if roundErr := g.Alive(contextUntil(deadline)); roundErr != nil {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	if roundErr := g.Alive(ctx); roundErr != nil {
 		return errors.Join(err, roundErr)
 	}
 	settled := g.waitUntil(deadline, func(s *Stats) bool { return s.Inflight == 0 })
@@ -184,20 +187,22 @@ func (g *Gateway) Drain(timeout time.Duration) error {
 	g.waitUntil(flushBy, func(s *Stats) bool {
 		return s.Inflight == 0 && s.ClientBytesBuffered == 0 && s.UpstreamBuffered == 0
 	})
+	return errors.Join(err, g.flushToNATS())
+}
+
+// flushToNATS waits until the servers have taken what the links wrote.
+func (g *Gateway) flushToNATS() (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainFlush)
+	defer cancel()
 	for _, l := range g.loops {
-		if l.link.Ready() {
-			if flushErr := l.control.Flush(contextUntil(time.Now().Add(drainFlush))); flushErr != nil {
-				err = errors.Join(err, fmt.Errorf("engine: flushing to NATS: %w", flushErr))
-			}
+		if !l.link.Ready() {
+			continue
+		}
+		if flushErr := l.control.Flush(ctx); flushErr != nil {
+			err = errors.Join(err, fmt.Errorf("engine: flushing to NATS: %w", flushErr))
 		}
 	}
 	return err
-}
-
-func contextUntil(deadline time.Time) context.Context {
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
-	context.AfterFunc(ctx, cancel) // the deadline is near: nothing is to be gained by an earlier cancel
-	return ctx
 }
 
 // waitUntil polls done until it holds or the deadline passes.
@@ -254,6 +259,7 @@ func (g *Gateway) close() error {
 	for _, l := range g.loops {
 		l.control.Close() // needs the loops to turn
 	}
+	g.stopped.Store(true)
 	if g.client != nil {
 		err = errors.Join(err, g.client.Stop())
 		for _, l := range g.loops {
@@ -287,8 +293,8 @@ func (l *loop) releaseAll() {
 // that has not when ctx ends.
 func (g *Gateway) Alive(ctx context.Context) error {
 	for _, l := range g.loops {
-		if l.waker == nil {
-			return errors.New("the event loops are not started")
+		if l.waker == nil || g.stopped.Load() {
+			return errors.New("the event loops are not running")
 		}
 		turned := make(chan struct{})
 		l.post(func() { close(turned) })

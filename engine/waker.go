@@ -53,4 +53,9 @@ func (w *waker) wake() {
 // clear lets the next wake through. REQUIRES: on loop, before looking for work.
 func (w *waker) clear() { w.pending.Store(false) }
 
-func (w *waker) close() { _ = unix.Close(w.fd) }
+// close ends the waker of a loop that is stopped. Later wakes do nothing: the number of the
+// descriptor may be somebody else's by then.
+func (w *waker) close() {
+	w.pending.Store(true)
+	_ = unix.Close(w.fd)
+}
