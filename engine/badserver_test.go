@@ -211,3 +211,27 @@ func misbehave(t *testing.T, reason string, script func(*badConn), servers int) 
 		t.Error(fmt.Sprint(n, " links are up"))
 	}
 }
+
+// Goal: a gateway that waits with its next attempt can be closed at once. Method: two servers that
+// break each connection, so that the third attempt has to wait for a minute, inside nats.go's lock.
+func TestCloseWhileAnAttemptWaits(t *testing.T) {
+	flap := func(c *badConn) { c.greet(); c.await("SUB") }
+	first, second := runBadServer(t, flap), runBadServer(t, flap)
+	cfg := testConfig(t, first.url())
+	cfg.NATS.URLs = append(cfg.NATS.URLs, second.url())
+	cfg.NATS.ReconnectWait = time.Minute
+	cfg.NATS.ReconnectJitter = 0
+	g := runGateway(t, cfg)
+	eventually(t, "both were tried", func() bool { return first.connects.Load() > 0 && second.connects.Load() > 0 })
+	eventually(t, "both are lost", func() bool { return g.Stats().LinkReconnects == 1 && g.Ready() != nil })
+	began := time.Now()
+	if err := g.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+	if n := first.connects.Load() + second.connects.Load(); n != 2 {
+		t.Errorf("%d attempts, want 2", n)
+	}
+}

@@ -167,6 +167,7 @@ func TestFrozenNATS(t *testing.T) {
 	cfg := testConfig(t, natsd.line)
 	cfg.NATS = upstream.Default()
 	cfg.NATS.URLs = []string{natsd.line}
+	log := captureLog(t, &cfg)
 	g := runGateway(t, cfg)
 	waitReady(t, g)
 	nc := responder(t, natsd.line)
@@ -210,6 +211,10 @@ func TestFrozenNATS(t *testing.T) {
 	p.expectNothingMore()
 	p.send(v1(codec.TypeTaskSubmit, "x"))
 	p.expectError(1, 0, codec.CodeUnavailable, false)
+	// We closed it, and say why; the server did not.
+	eventually(t, "the loss is explained", func() bool {
+		return log.count("level=WARN", "given up") == 1 && log.count("level=WARN", "stale connection") >= 1
+	})
 
 	natsd.thaw(t)
 	waitReady(t, g)

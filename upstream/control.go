@@ -130,7 +130,7 @@ func (c *Control) connect(closed chan struct{}) (*nats.Conn, error) {
 		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil && !errors.Is(err, io.EOF) {
-				c.link.status.attemptFailed(err.Error()) // as "stale connection": the loop only sees a close
+				c.link.status.lost(err.Error()) // as "stale connection": the loop only sees a close
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) { c.log.Debug("nats.go reconnected", "server", nc.ConnectedAddr()) }),

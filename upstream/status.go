@@ -82,6 +82,18 @@ func (s *Status) attemptEnded(reason string) {
 	}
 }
 
+// lost says why nats.go gave the connection up. It may be faster than the loop, which has yet to see
+// the end, or slower.
+func (s *Status) lost(reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.up {
+		s.note = reason
+		return
+	}
+	s.down(reason)
+}
+
 // serverError records what the server, or the protocol, complained about.
 func (s *Status) serverError(reason string) {
 	s.mu.Lock()
