@@ -293,8 +293,11 @@ func (l *loop) releaseAll() {
 // that has not when ctx ends.
 func (g *Gateway) Alive(ctx context.Context) error {
 	for _, l := range g.loops {
-		if l.waker == nil || g.stopped.Load() {
-			return errors.New("the event loops are not running")
+		if l.waker == nil {
+			return errors.New("the event loops are not started")
+		}
+		if g.stopped.Load() {
+			return errors.New("the event loops are stopped")
 		}
 		turned := make(chan struct{})
 		l.post(func() { close(turned) })

@@ -131,7 +131,7 @@ func (s *serveCommand) Run(a *app) error {
 	if err != nil {
 		return fmt.Errorf("%w: name another address with --probe-addr, or --probe-addr off", err)
 	}
-	d, err := daemon.Start(o.engine, probe)
+	d, err := daemon.Start(o.engine, probe, buildVersion())
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (s *sandbox) run(stdout, stderr io.Writer, signals <-chan os.Signal) error 
 	cfg := engine.DefaultConfig()
 	cfg.SocketPath, cfg.Loops, cfg.Logger = s.Socket, s.Loops, log
 	cfg.NATS.URLs = []string{server.url()}
-	gateway, err := daemon.Start(cfg, probe)
+	gateway, err := daemon.Start(cfg, probe, "sandbox")
 	if err != nil {
 		return err
 	}

@@ -49,8 +49,8 @@ func ListenProbe(address string) (net.Listener, error) {
 }
 
 // Start starts a gateway and serves its probe on listener, which it owns from now on, or nowhere
-// if that is nil. It does not wait for NATS.
-func Start(cfg engine.Config, listener net.Listener) (*Daemon, error) {
+// if that is nil. The probe tells version. Start does not wait for NATS.
+func Start(cfg engine.Config, listener net.Listener, version string) (*Daemon, error) {
 	gateway, err := engine.New(cfg)
 	if err == nil {
 		err = gateway.Start()
@@ -73,7 +73,7 @@ func Start(cfg engine.Config, listener net.Listener) (*Daemon, error) {
 	}
 	d.address = listener.Addr().String()
 	d.server = &http.Server{
-		Handler:           probe.NewHandler(gateway),
+		Handler:           probe.NewHandler(gateway, probe.WithVersion(version)),
 		ReadHeaderTimeout: probeHeaderTimeout,
 		ReadTimeout:       probeReadTimeout,
 		WriteTimeout:      probeWriteTimeout,
