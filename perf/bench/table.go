@@ -76,6 +76,9 @@ func number(value float64, decimals int) string {
 	return fmt.Sprintf("%.*f", decimals, value)
 }
 
+// quietCPUs is how many CPUs other processes may keep busy in a run that is to be believed.
+const quietCPUs = 0.1
+
 // writeNoise says how much the machine had to do besides, which is what to look at first.
 func writeNoise(w io.Writer, duels []*duel) {
 	var others, stolen []float64
@@ -87,4 +90,7 @@ func writeNoise(w io.Writer, duels []*duel) {
 	}
 	fmt.Fprintf(w, "\nCPUs kept busy by other processes meanwhile: median %.2f, most %.2f; taken by the host: median %.2f, most %.2f\n",
 		median(others), slices.Max(others), median(stolen), slices.Max(stolen))
+	if median(others)+median(stolen) > quietCPUs {
+		fmt.Fprintln(w, "THE MACHINE WAS NOT QUIET: that moves ratios, and not only widens them. Do not judge goals by this run.")
+	}
 }

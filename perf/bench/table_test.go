@@ -50,8 +50,15 @@ func TestTable(t *testing.T) {
 func TestNoise(t *testing.T) {
 	var out strings.Builder
 	writeNoise(&out, []*duel{duelOf(1, []float64{10000}, []float64{30000}, 1, 1)})
-	if want := "median 0.20, most 0.30"; !strings.Contains(out.String(), want) {
-		t.Errorf("no %q in %q", want, out.String())
+	for _, want := range []string{"median 0.20, most 0.30", "NOT QUIET"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in %q", want, out.String())
+		}
+	}
+	out.Reset()
+	writeNoise(&out, []*duel{duelOf(1, []float64{5000}, []float64{5000}, 1, 1)})
+	if strings.Contains(out.String(), "NOT QUIET") {
+		t.Errorf("0.05 CPUs are not quiet: %q", out.String())
 	}
 }
 
