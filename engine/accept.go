@@ -2,13 +2,13 @@ package engine
 
 import (
 	"errors"
+	"io"
 	"log/slog"
-	"net"
 	"os"
 	"sync"
 	"time"
 
-	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/aigroup/ipc-gateway/codec"
 )
@@ -29,7 +29,6 @@ const (
 // acceptor accepts clients and spreads them over the loops.
 type acceptor struct {
 	gateway  *Gateway
-	client   *gnet.Client
 	socket   *socketFile
 	log      *slog.Logger
 	nextID   uint64
@@ -38,11 +37,10 @@ type acceptor struct {
 	done     sync.WaitGroup
 }
 
-func newAcceptor(g *Gateway, client *gnet.Client, socket *socketFile) *acceptor {
+func newAcceptor(g *Gateway, socket *socketFile) *acceptor {
 	object := codec.AppendError(nil, codec.CodeOverloaded, "too many connections to the gateway", false)
 	return &acceptor{
 		gateway:  g,
-		client:   client,
 		socket:   socket,
 		log:      g.log,
 		overload: codec.AppendFrame(nil, &codec.Frame{Version: codec.Version1, Type: codec.TypeResponseError, Payload: object}),
@@ -56,14 +54,14 @@ func (a *acceptor) run() {
 	backoff := acceptBackoffMin
 	var idleSince, giveUp time.Time
 	for {
-		conn, err := a.socket.AcceptUnix()
+		fd, err := a.socket.accept()
 		if err == nil {
 			backoff = acceptBackoffMin
-			a.take(conn)
+			a.take(fd)
 			idleSince = time.Now()
 			continue
 		}
-		if errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, os.ErrClosed) {
 			return
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -90,36 +88,34 @@ func (a *acceptor) run() {
 	}
 }
 
-// take gives a connection to a loop, or refuses it.
-func (a *acceptor) take(conn *net.UnixConn) {
+// take gives a connection to the loop that has the fewest, or refuses it.
+func (a *acceptor) take(fd int) {
 	g := a.gateway
 	if g.connections.Add(1) > int64(g.cfg.MaxConnections) {
 		g.connections.Add(-1)
 		g.connectionsRefused.Add(1)
-		a.refuse(conn)
+		a.refuse(fd)
 		return
 	}
 	g.connectionsTotal.Add(1)
+	l := g.loops[0]
+	for _, other := range g.loops[1:] {
+		if other.clients.Load() < l.clients.Load() {
+			l = other
+		}
+	}
+	l.clients.Add(1)
 	a.nextID++
-	s := &session{id: a.nextID}
-	// gnet takes the loop with the fewest connections, and works on a duplicate of the descriptor.
-	_, err := a.client.EnrollContext(conn, s)
-	if err == nil && s.loop == nil {
-		err = errors.New("the event loop did not take it")
-	}
-	if err != nil {
-		g.connections.Add(-1)
-		g.acceptErrors.Add(1)
-		a.log.Error("client is closed: it cannot be given to an event loop", "error", err)
-	}
+	id := a.nextID
+	l.post(func() { l.open(fd, id) })
 }
 
 // refuse tells a client that there are too many, and closes its connection. It gets a moment to
 // close first: closing with bytes of the client unread would reset the connection after the frame.
-func (a *acceptor) refuse(conn *net.UnixConn) {
-	_ = conn.SetDeadline(time.Now().Add(refusalTime))
-	_, _ = conn.Write(a.overload) // fits into the empty socket buffer: does not block
-	_ = conn.CloseWrite()
+func (a *acceptor) refuse(fd int) {
+	_, _ = unix.Write(fd, a.overload) // fits into the empty socket buffer
+	_ = unix.Shutdown(fd, unix.SHUT_WR)
+	conn := os.NewFile(uintptr(fd), "refused client")
 	select {
 	case a.refusals <- struct{}{}:
 	default:
@@ -129,11 +125,7 @@ func (a *acceptor) refuse(conn *net.UnixConn) {
 	a.done.Go(func() {
 		defer func() { <-a.refusals }()
 		defer conn.Close() //nolint:errcheck // there is nobody left to tell
-		discard := make([]byte, 512)
-		for {
-			if _, err := conn.Read(discard); err != nil {
-				return
-			}
-		}
+		_ = conn.SetDeadline(time.Now().Add(refusalTime))
+		_, _ = io.Copy(io.Discard, conn)
 	})
 }

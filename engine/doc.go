@@ -3,10 +3,10 @@
 //
 // # Life of a request
 //
-//  1. frame    OnTraffic takes all bytes of the socket; codec.Decode returns views    handler.go, read.go
+//  1. frame    a pass reads from each client that is ready; codec.Decode returns views  pass.go, read.go
 //  2. admit    version, flags, correlation id, subject, limits; or the refusal         read.go, publish.go
 //  3. publish  the loop's table gives a slot, the link appends PUB to its batch        publish.go, upstream/link.go
-//  4. flush    the batch is written: at once, or once for all clients of the pass      flush.go
+//  4. flush    the batch is written at the end of the pass, once for all its clients   pass.go
 //  5. deliver  the reply finds its slot by index and generation, or is late            upstream/parser.go, deliver.go
 //  6. answer   the frame is appended to the session's buffer; the slot is released     answer.go
 //  7. write    one write per client and pass                                           flush.go
@@ -16,22 +16,20 @@
 // A loop is one goroutine of gnet's (with Config.CPUs: one pinned thread), and owns its sessions,
 // slots, buffers, deadlines and link. Nothing of that is touched by anybody else, so nothing of it
 // is locked. Other goroutines come in through loop.post, which queues a function and wakes the loop.
-// They are: the accept loop (accept.go), the ticker, which wakes loops for deadlines (ticker.go), the
-// watcher of full sockets (writability.go), nats.go's (package upstream), and whoever calls Gateway.
-// Counters are atomic, written by their loop and read by anybody.
+// They are: the accept loop (accept.go), the ticker, which wakes loops for deadlines (ticker.go),
+// nats.go's (package upstream), and whoever calls Gateway. Counters are atomic, written by their loop
+// and read by anybody.
 //
-// A pass is one return of epoll with all its events. gnet does not tell when a pass ends: a wake
-// written during it is an event of the next one, and that is where the batch for NATS is flushed.
-//
-// Closing a connection from inside an event would run gnet's OnClose in the middle of the work on
-// it, so what has to be closed is marked, and closed at the end of the next wake (session.go).
+// gnet runs the loop, and reads from the NATS connection. The clients, and the wakes, are watched by an
+// epoll instance of ours that is nested in gnet's (watch.go): one event of gnet's is one pass over
+// all that are ready. What a pass has to close is marked, and closed at its end (session.go).
 //
 // # Buffers
 //
-//   - What a client sent is in gnet's read buffer, borrowed until the end of OnTraffic. Only the
+//   - What a client sent is in the loop's read buffer, borrowed until it is served. Only the
 //     incomplete frame at its end is copied, into session.in.
 //   - A message to NATS is copied into the link's batch, which the link owns.
-//   - A reply is in gnet's read buffer again (or, if it came in parts, in the link's parser), borrowed
+//   - A reply is in gnet's read buffer (or, if it came in parts, in the link's parser), borrowed
 //     until Deliver returns.
 //   - An answer is copied into session.out, or before its turn into request.answer. Both come from the
 //     loop's pool.Buffers and go back once written; an idle session holds none.

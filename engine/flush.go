@@ -15,13 +15,9 @@ func (l *loop) flushSession(s *session) {
 	if s.doomed {
 		return
 	}
+	l.watchFor(s)
 	if s.finishing && !s.waitsForAnswers() {
 		l.end(s)
-		return
-	}
-	if s.conn == nil && !s.blocked {
-		// gnet no longer watches the socket: the client may close it before it is answered.
-		l.await(s, false)
 	}
 }
 
@@ -45,7 +41,6 @@ func (l *loop) writeOut(s *session) {
 		if err == unix.EAGAIN {
 			l.keepRest(s)
 			s.blocked = true
-			l.await(s, true)
 			return
 		}
 		l.doom(s) // EPIPE: the client is gone
@@ -64,26 +59,21 @@ func (l *loop) keepRest(s *session) {
 	}
 }
 
-// await asks for a writable event for s. Without output, it only asks to be told of a hang-up.
-func (l *loop) await(s *session, output bool) {
-	if err := l.gateway.writability.await(l.index, s.id, s.fd, output); err != nil {
+// watchFor sets what the socket of s is watched for. A hang-up is told in any case.
+func (l *loop) watchFor(s *session) {
+	var events uint32
+	if !s.eof {
+		events |= unix.EPOLLIN
+	}
+	if s.blocked {
+		events |= unix.EPOLLOUT
+	}
+	if events == s.watched {
+		return
+	}
+	s.watched = events
+	if err := l.watch.control(unix.EPOLL_CTL_MOD, s.fd, events, int32(s.fd)); err != nil {
 		l.log.Error("client is closed: cannot watch its socket", "client", s.id, "error", err)
 		l.doom(s)
 	}
-}
-
-// flushUpstream writes the batch for NATS, at once or at the end of the pass with what other
-// clients add. At once serves a client that is alone best: nothing else is in flight, and the last
-// batch was not shared either. Where the last one was shared, requests come in waves, and the
-// first of a wave does better to wait for the others: it costs them 0.9x the CPU at 16 clients.
-func (l *loop) flushUpstream(inflightBefore int) {
-	if !l.link.Pending() {
-		return
-	}
-	alone := inflightBefore == 0 && l.link.LastBatch() <= 1
-	if alone || l.link.PendingBytes() >= flushBytes {
-		l.link.Flush()
-		return
-	}
-	l.Wake()
 }

@@ -27,16 +27,15 @@ const (
 // Gateway is the data plane: its loops, their links to NATS, and the socket that clients connect to.
 type Gateway struct {
 	// Set once before the loops run.
-	cfg         Config
-	log         *slog.Logger
-	started     time.Time
-	subjects    [TypeCount][]byte // of the routes, by label
-	timeoutsMs  [TypeCount]uint32 // of frames that carry none, by label
-	loops       []*loop
-	budget      budget
-	ticker      *ticker
-	writability *writability
-	client      *gnet.Client
+	cfg        Config
+	log        *slog.Logger
+	started    time.Time
+	subjects   [TypeCount][]byte // of the routes, by label
+	timeoutsMs [TypeCount]uint32 // of frames that carry none, by label
+	loops      []*loop
+	budget     budget
+	ticker     *ticker
+	client     *gnet.Client
 
 	// Owned by whoever calls Start, Drain and Close, one after another.
 	lifecycle sync.Mutex
@@ -99,26 +98,23 @@ func (g *Gateway) start() (err error) {
 	if err := g.startLoops(); err != nil {
 		return err
 	}
-	if g.writability, err = newWritability(g); err != nil {
-		return err
-	}
-	go g.ticker.run()
+	g.ticker.start()
 	if g.socket, err = listenAt(g.cfg.SocketPath, g.cfg.SocketMode); err != nil {
 		return err
 	}
 	for _, l := range g.loops {
 		l.control.Start()
 	}
-	g.acceptor = newAcceptor(g, g.client, g.socket)
+	g.acceptor = newAcceptor(g, g.socket)
 	g.accepting.Go(g.acceptor.run)
 	return nil
 }
 
 // startLoops starts gnet without a listener of its own, and gives each of our loops one of gnet's:
-// gnet puts a new connection on the loop that has the fewest, so the wakers, enrolled one after
-// the other before anything else, end up on one loop each.
+// gnet puts a new connection on the loop that has the fewest, so the bells, enrolled one after the
+// other before anything else, end up on one loop each.
 func (g *Gateway) startLoops() error {
-	client, err := gnet.NewClient(&handler{gateway: g},
+	client, err := gnet.NewClient(&handler{},
 		gnet.WithNumEventLoop(g.cfg.Loops),
 		gnet.WithReadBufferCap(readBufferBytes),
 		gnet.WithLockOSThread(len(g.cfg.CPUs) > 0),
@@ -132,24 +128,31 @@ func (g *Gateway) startLoops() error {
 	}
 	g.client = client
 	for _, l := range g.loops {
-		w, conn, err := newWaker(l)
-		if err != nil {
-			return fmt.Errorf("engine: making a wake socket: %w", err)
-		}
-		l.waker = w
-		if _, err := client.EnrollContext(conn, w); err != nil {
-			return fmt.Errorf("engine: enrolling a wake socket: %w", err)
-		}
-		select {
-		case err := <-w.opened:
-			if err != nil {
-				return err
-			}
-		default:
-			return errors.New("engine: an event loop did not take its wake socket")
+		if err := g.startLoop(l); err != nil {
+			return fmt.Errorf("engine: starting loop %d: %w", l.index, err)
 		}
 	}
 	return nil
+}
+
+func (g *Gateway) startLoop(l *loop) (err error) {
+	if l.watch, err = newWatchSet(); err != nil {
+		return err
+	}
+	conn, err := newBell()
+	if err != nil {
+		return err
+	}
+	b := &bell{loop: l, opened: make(chan error, 1)}
+	if _, err := g.client.EnrollContext(conn, b); err != nil {
+		return err
+	}
+	select {
+	case err := <-b.opened:
+		return err
+	default:
+		return errors.New("gnet did not open the loop's connection")
+	}
 }
 
 // Drain stops accepting clients, answers new requests with SHUTTING_DOWN, and waits until what is
@@ -269,22 +272,24 @@ func (g *Gateway) close() error {
 	if g.acceptor != nil {
 		g.acceptor.done.Wait()
 	}
-	if g.writability != nil {
-		g.ticker.close()
-		g.writability.close()
-	}
+	g.ticker.close()
 	for _, l := range g.loops {
-		if l.waker != nil {
-			l.waker.close()
+		if l.watch != nil {
+			l.watch.close()
 		}
 	}
 	return err
 }
 
-// releaseAll ends the sessions that gnet does not know any more. REQUIRES: the loop is stopped.
+// releaseAll ends all sessions. REQUIRES: the loop is stopped.
 func (l *loop) releaseAll() {
-	for _, s := range l.sessions {
-		l.doomed = append(l.doomed, s)
+	if l.watch == nil {
+		return
+	}
+	for _, s := range l.watch.sessions {
+		if s != nil {
+			l.doom(s)
+		}
 	}
 	l.reap()
 }
@@ -293,7 +298,7 @@ func (l *loop) releaseAll() {
 // that has not when ctx ends.
 func (g *Gateway) Alive(ctx context.Context) error {
 	for _, l := range g.loops {
-		if l.waker == nil {
+		if l.watch == nil {
 			return errors.New("the event loops are not started")
 		}
 		if g.stopped.Load() {

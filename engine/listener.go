@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +18,8 @@ const listenBacklog = 4096
 
 // socketFile is the socket in the file system that we listen on, and only ours to remove.
 type socketFile struct {
-	*net.UnixListener
+	*os.File
+	raw           syscall.RawConn
 	path          string
 	device, inode uint64
 }
@@ -130,9 +131,13 @@ func bindTemporary(folder *os.File, mode os.FileMode) (fd int, name string, err 
 }
 
 // serveAt listens on the bound socket fd, which it takes over, and moves it to path.
-func serveAt(fd int, folder *os.File, temporary, path string, mode os.FileMode, replace bool) (*socketFile, error) {
+func serveAt(fd int, folder *os.File, temporary, path string, mode os.FileMode, replace bool) (s *socketFile, err error) {
 	f := os.NewFile(uintptr(fd), path)
-	defer f.Close() //nolint:errcheck // FileListener works on a duplicate
+	defer func() {
+		if err != nil {
+			_ = f.Close()
+		}
+	}()
 	folderFd := int(folder.Fd())
 	// The umask may have taken bits away at bind.
 	if err := unix.Fchmodat(folderFd, temporary, uint32(mode.Perm()), 0); err != nil {
@@ -152,13 +157,24 @@ func serveAt(fd int, folder *os.File, temporary, path string, mode os.FileMode, 
 	if err := unix.Renameat2(folderFd, temporary, unix.AT_FDCWD, path, flags); err != nil {
 		return nil, os.NewSyscallError("rename", err)
 	}
-	ln, err := net.FileListener(f)
+	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	listener := ln.(*net.UnixListener)
-	listener.SetUnlinkOnClose(false)
-	return &socketFile{listener, path, stat.Dev, stat.Ino}, nil
+	return &socketFile{f, raw, path, stat.Dev, stat.Ino}, nil
+}
+
+// accept waits for a connection and returns its descriptor, which does not block and is the
+// caller's. The error is os.ErrDeadlineExceeded or os.ErrClosed for those, else the kernel's.
+func (s *socketFile) accept() (fd int, err error) {
+	waitErr := s.raw.Read(func(listener uintptr) (done bool) {
+		fd, _, err = unix.Accept4(int(listener), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		return err != unix.EAGAIN && err != unix.EINTR
+	})
+	if waitErr != nil {
+		return -1, waitErr
+	}
+	return fd, os.NewSyscallError("accept4", err)
 }
 
 // remove unlinks the path if it still leads to our socket. Connects are refused from then on;

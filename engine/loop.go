@@ -37,11 +37,10 @@ type loop struct {
 	events  gnet.EventLoop
 	link    *upstream.Link
 	control *upstream.Control
-	waker   *waker
+	watch   *watchSet // nil before Start
 
 	// Loop-owned.
 	now          int64 // nanoseconds since Gateway.started, read once an event
-	sessions     map[uint64]*session
 	slots        *pool.Table[request]
 	buffers      *pool.Buffers
 	ids          idSet
@@ -50,11 +49,12 @@ type loop struct {
 	unwritten    []pendingWrite // publish-mode requests in the order of their offsets, from unwrittenAt on
 	unwrittenAt  int
 	dirty        []*session // have bytes to be written at the end of the pass
-	doomed       []*session // are closed at the end of the next wake
+	doomed       []*session // are closed at the end of the next pass
 	lingering    []lingerer // sessions that were answered for the last time, the earliest first
 	rearm        bool       // the ticker may have to be told of an earlier deadline
 	buffered     int        // bytes that wait for clients
 	draining     bool
+	readBuffer   []byte // what one client sent, until it is served
 	scratch      []byte // error objects, status headers
 	text         []byte // messages of error objects
 	capabilities cachedCapabilities
@@ -64,10 +64,9 @@ type loop struct {
 	counters counters
 
 	// The doors in from other goroutines; see post.
-	mailbox  mailbox
-	writable writableKeys
-	wakeAt   atomic.Int64 // when the ticker has to wake the loop; 0: never
-	beats    atomic.Uint64
+	mailbox mailbox
+	clients atomic.Int64 // open connections, counted by the accept loop when it gives them
+	wakeAt  atomic.Int64 // when the ticker has to wake the loop; 0: never
 }
 
 // mailbox holds what other goroutines want done on the loop.
@@ -80,14 +79,14 @@ type mailbox struct {
 func newLoop(g *Gateway, index int) *loop {
 	cfg := &g.cfg
 	l := &loop{
-		gateway:   g,
-		index:     index,
-		log:       g.log.With("loop", index),
-		sessions:  make(map[uint64]*session),
-		slots:     pool.NewTable[request](cfg.MaxInflight),
-		buffers:   pool.NewBuffers(buffersKept, bufferBytesMax, bufferBytesTotal),
-		deadlines: newWheel(cfg.MaxInflight),
-		budget:    localBudget{shared: &g.budget},
+		gateway:    g,
+		index:      index,
+		log:        g.log.With("loop", index),
+		slots:      pool.NewTable[request](cfg.MaxInflight),
+		buffers:    pool.NewBuffers(buffersKept, bufferBytesMax, bufferBytesTotal),
+		deadlines:  newWheel(cfg.MaxInflight),
+		readBuffer: make([]byte, readBufferBytes),
+		budget:     localBudget{shared: &g.budget},
 	}
 	l.ids = newIDSet(cfg.MaxInflight)
 	l.link, l.control = upstream.NewLink(cfg.NATS, l, l.enrollWire, cfg.MaxUpstreamBufferBytes, l.log)
@@ -105,33 +104,16 @@ func (l *loop) post(task func()) {
 }
 
 // Wake implements upstream.Handler: onWake will run soon. It may be called from any goroutine.
-func (l *loop) Wake() { l.waker.wake() }
+func (l *loop) Wake() { l.watch.wake() }
 
 // AwaitWritable implements upstream.Handler.
 func (l *loop) AwaitWritable(fd int) {
-	if err := l.gateway.writability.await(l.index, linkKey, fd, true); err != nil {
+	if err := l.watch.awaitOutput(fd); err != nil {
 		l.log.Error("cannot wait for the NATS connection to take bytes", "error", err)
 	}
 }
 
 func (l *loop) readClock() { l.now = int64(time.Since(l.gateway.started)) }
-
-// onWake runs after each wake: at the end of a pass that queued messages for NATS, when a deadline
-// is due, when a blocked socket takes bytes again, and when another goroutine wants something.
-func (l *loop) onWake() {
-	l.waker.clear()
-	l.beats.Add(1)
-	l.readClock()
-	if l.mailbox.waiting.Swap(false) {
-		l.runMailbox()
-	}
-	l.link.Service()
-	l.onWritable()
-	l.fireDeadlines()
-	l.link.Flush()
-	l.endPass()
-	l.reap()
-}
 
 func (l *loop) runMailbox() {
 	l.mailbox.mu.Lock()
@@ -140,23 +122,6 @@ func (l *loop) runMailbox() {
 	l.mailbox.mu.Unlock()
 	for _, task := range tasks {
 		task()
-	}
-}
-
-// endPass writes to every client what was queued for it since the last time.
-func (l *loop) endPass() {
-	for i := 0; i < len(l.dirty); i++ {
-		s := l.dirty[i]
-		s.dirty = false
-		l.flushSession(s)
-		l.dirty[i] = nil
-	}
-	l.dirty = l.dirty[:0]
-	l.counters.clientBytesBuffered.Store(uint64(l.buffered))
-	l.link.CountBuffered()
-	if l.rearm {
-		l.rearm = false
-		l.armTicker()
 	}
 }
 

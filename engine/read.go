@@ -13,10 +13,11 @@ type servedFrame struct {
 	correlationID uint64
 }
 
-// read takes bytes from a client, which are borrowed, and serves every frame that they complete.
+// read takes bytes from a client, which are borrowed, and serves every frame that they complete. The
+// messages for NATS are written at the end of the pass, with those of other clients, unless there are
+// enough of them already.
 func (l *loop) read(s *session, data []byte) {
 	l.counters.clientBytesIn.Add(uint64(len(data)))
-	inflightBefore := l.slots.Acquired()
 	if s.in != nil {
 		data = l.completePartial(s, data)
 	}
@@ -34,8 +35,9 @@ func (l *loop) read(s *session, data []byte) {
 		l.serve(s, &f, err)
 		data = data[n:]
 	}
-	l.flushUpstream(inflightBefore)
-	l.endPass()
+	if l.link.PendingBytes() >= flushBytes {
+		l.link.Flush()
+	}
 }
 
 // completePartial moves bytes from data into the frame that s has a part of, as many as that frame

@@ -1,11 +1,8 @@
 package engine
 
 import (
-	"errors"
-	"io"
 	"time"
 
-	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/aigroup/ipc-gateway/pool"
@@ -15,14 +12,13 @@ import (
 // close. Closing at once, with bytes of the client unread, would turn the EOF into a reset.
 const lingerTime = 2 * time.Second
 
-// session is one client's connection. Its loop owns it. It is reached through gnet's connection, or
-// by its id; never by gnet's connection once that was closed, whose descriptor may be another's by then.
+// session is one client's connection. Its loop owns it, and its descriptor.
 type session struct {
 	loop *loop
 	id   uint64 // unique in the gateway
 
-	conn gnet.Conn // nil once gnet has closed it
-	fd   int       // where answers go: conn's descriptor, or our own duplicate after a half-close
+	fd      int
+	watched uint32 // the events that fd is watched for
 
 	in            *pool.Buffer // the frame that is incomplete; nil if none is
 	out           *pool.Buffer // answers to be written, from outAt on; nil if none are
@@ -35,7 +31,8 @@ type session struct {
 	orderLast  uint32
 
 	dirty     bool // in loop.dirty
-	blocked   bool // the socket takes no more; a writable event will come
+	blocked   bool // the socket takes no more; an event will tell when it does
+	eof       bool // the client has shut down its writing side
 	finishing bool // no more frames are read: what is in flight is answered, then the connection ends
 	lingers   bool // the last answer is out, and the end of our stream with it
 	doomed    bool // in loop.doomed: nothing is read or written any more
@@ -48,14 +45,20 @@ type lingerer struct {
 	session *session
 }
 
-// open takes a new connection into the loop.
-func (l *loop) open(s *session, conn gnet.Conn) {
-	s.loop, s.conn, s.fd = l, conn, conn.Fd()
-	l.sessions[s.id] = s
+// open takes a new connection, which the caller has counted, and its descriptor into the loop.
+func (l *loop) open(fd int, id uint64) {
+	s := &session{loop: l, id: id, fd: fd, watched: unix.EPOLLIN}
+	if err := l.watch.add(fd, s); err != nil {
+		l.gateway.acceptErrors.Add(1)
+		l.log.Error("client is closed: cannot watch its socket", "error", err)
+		_ = unix.Close(fd)
+		l.leave()
+		return
+	}
 }
 
-// doom closes s at the end of the next wake. Closing at once would run gnet's OnClose in the
-// middle of work on s.
+// doom closes s at the end of the next pass. Closing at once would pull the ground from under the
+// work on s, and free a descriptor whose events of this pass are still to be looked at.
 func (l *loop) doom(s *session) {
 	if s.doomed || s.gone {
 		return
@@ -70,45 +73,15 @@ func (l *loop) reap() {
 	for i := 0; i < len(l.doomed); i++ {
 		s := l.doomed[i]
 		l.doomed[i] = nil
-		switch {
-		case s.gone:
-		case s.conn != nil:
-			// gnet calls closed, below. It only fails for a descriptor that is closed already.
-			_ = l.events.Close(s.conn)
-		default:
-			_ = unix.Close(s.fd)
-			l.release(s)
-		}
+		l.watch.remove(s.fd)
+		_ = unix.Close(s.fd)
+		l.release(s)
 	}
 	l.doomed = l.doomed[:0]
 }
 
-// closed runs when gnet closes s's connection, which it does right after. A client that only shut
-// down its writing side still waits for its answers: they go out through a duplicate of the
-// descriptor.
-func (l *loop) closed(s *session, err error) {
-	fd := s.fd
-	s.conn, s.fd = nil, -1
-	if !s.doomed && !s.lingers && errors.Is(err, io.EOF) && s.waitsForAnswers() && !hungUp(fd) {
-		if dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-			s.fd = dup
-			s.finish()
-			l.flushSession(s)
-			return
-		}
-	}
-	l.release(s)
-}
-
 // waitsForAnswers reports whether anything is in flight or unwritten.
 func (s *session) waitsForAnswers() bool { return s.inflight > 0 || s.out != nil }
-
-// hungUp reports whether the peer of a socket has closed both directions.
-func hungUp(fd int) bool {
-	fds := []unix.PollFd{{Fd: int32(fd)}}
-	n, err := unix.Poll(fds, 0)
-	return err == nil && n == 1 && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
-}
 
 // finish stops reading frames from s. The connection ends when everything in flight is answered.
 func (s *session) finish() {
@@ -131,7 +104,7 @@ func (l *loop) touch(s *session) {
 // end runs when a finishing session has nothing left to be written. If the client can still write,
 // it first sees the end of our stream, and has a moment to close by itself.
 func (l *loop) end(s *session) {
-	if s.conn == nil {
+	if s.eof {
 		l.doom(s)
 		return
 	}
@@ -166,6 +139,11 @@ func (l *loop) release(s *session) {
 	l.counters.clientBytesDropped.Add(uint64(s.bufferedBytes))
 	l.counters.clientBytesBuffered.Store(uint64(l.buffered))
 	s.bufferedBytes = 0
-	delete(l.sessions, s.id)
+	l.leave()
+}
+
+// leave counts a connection of this loop as gone.
+func (l *loop) leave() {
+	l.clients.Add(-1)
 	l.gateway.connections.Add(-1)
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -13,15 +14,16 @@ type ticker struct {
 	target  atomic.Int64 // nanoseconds since Gateway.started until which run sleeps
 	kick    chan struct{}
 	stop    chan struct{}
-	stopped chan struct{}
+	running sync.WaitGroup
 }
 
 func newTicker(g *Gateway) *ticker {
-	return &ticker{gateway: g, kick: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
+	return &ticker{gateway: g, kick: make(chan struct{}, 1), stop: make(chan struct{})}
 }
 
+func (t *ticker) start() { t.running.Go(t.run) }
+
 func (t *ticker) run() {
-	defer close(t.stopped)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -63,7 +65,7 @@ func (t *ticker) run() {
 // close ends run.
 func (t *ticker) close() {
 	close(t.stop)
-	<-t.stopped
+	t.running.Wait()
 }
 
 // armTicker tells the ticker when this loop has to be woken. A time that has become too early

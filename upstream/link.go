@@ -74,7 +74,6 @@ type Link struct {
 	queued        uint64 // offset: bytes ever queued
 	written       uint64 // offset: bytes ever written, or given up with a lost connection
 	batchMessages uint64 // messages queued since the last write
-	lastBatch     uint64 // messages of the last write
 	blocked       bool   // the socket takes no more; AwaitWritable was called
 	maxPayload    int    // bytes, of the server's last INFO; 0 before the first
 	denied        bool   // the server refused the inbox subscription
@@ -108,9 +107,6 @@ func (l *Link) Pending() bool { return l.outAt < len(l.out) && !l.blocked }
 
 // PendingBytes returns the number of bytes that wait to be written.
 func (l *Link) PendingBytes() int { return len(l.out) - l.outAt }
-
-// LastBatch returns the number of messages that the last write took out.
-func (l *Link) LastBatch() uint64 { return l.lastBatch }
 
 // CountBuffered brings Counters.Buffered up to date; call it at the end of a pass.
 func (l *Link) CountBuffered() { l.Counters.Buffered.Store(uint64(l.PendingBytes())) }
@@ -239,7 +235,6 @@ func (l *Link) countBatch() {
 	}
 	l.Counters.Batches[bucket].Add(1)
 	l.Counters.BatchSum.Add(l.batchMessages)
-	l.lastBatch = l.batchMessages
 	l.batchMessages = 0
 }
 
