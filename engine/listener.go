@@ -41,7 +41,7 @@ func listenAt(path string, mode os.FileMode) (*socketFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	fd, temporary, err := bindTemporary(folder, mode)
+	fd, temporary, err := bindTemporary(folder, path, mode)
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
@@ -109,9 +109,9 @@ func kindOf(mode fs.FileMode) string {
 	return "device"
 }
 
-// bindTemporary returns a bound socket and its name in folder. Its permission bits are never wider
+// bindTemporary returns a bound socket and its name in folder, that of path. Its permission bits are never wider
 // than mode: Linux takes those of the new file from the socket's own, less the umask.
-func bindTemporary(folder *os.File, mode os.FileMode) (fd int, name string, err error) {
+func bindTemporary(folder *os.File, path string, mode os.FileMode) (fd int, name string, err error) {
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, "", os.NewSyscallError("socket", err)
@@ -120,9 +120,16 @@ func bindTemporary(folder *os.File, mode os.FileMode) (fd int, name string, err 
 		_ = unix.Close(fd)
 		return -1, "", os.NewSyscallError("fchmod", err)
 	}
-	name = fmt.Sprintf(".ipc-gateway-%d-%08x", os.Getpid(), rand.Uint32())
-	// Through the folder's descriptor, as the name may be longer than path and so than an address.
-	address := fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), name)
+	// The kernel goes on showing the name that was bound, in ss and lsof: it should tell whose it is.
+	name = fmt.Sprintf(".%s.%d-%04x", filepath.Base(path), os.Getpid(), rand.Uint32N(1<<16))
+	address := filepath.Join(filepath.Dir(path), name)
+	if len(address) > SocketPathMax {
+		address = fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), name)
+	}
+	if len(address) > SocketPathMax {
+		name = fmt.Sprintf(".ipc-gateway-%d-%08x", os.Getpid(), rand.Uint32())
+		address = fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), name)
+	}
 	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: address}); err != nil {
 		_ = unix.Close(fd)
 		return -1, "", os.NewSyscallError("bind", err)
