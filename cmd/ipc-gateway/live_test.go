@@ -62,14 +62,14 @@ type gateway struct {
 	probe  string // URL
 }
 
-var probeAddress = regexp.MustCompile(`msg=ready .*probe=(\S+)`)
+var probeAddress = regexp.MustCompile(`msg=serving .*probe=(\S+)`)
 
 // serve starts a gateway and waits until it has opened its socket and its probe.
 func serve(t *testing.T, env []string, args ...string) *gateway {
 	t.Helper()
 	g := &gateway{socket: filepath.Join(t.TempDir(), "gw.sock")}
 	g.process = start(t, env, append([]string{"serve", "--socket", g.socket, "--probe-addr", "127.0.0.1:0"}, args...)...)
-	g.waitLog("msg=ready")
+	g.waitLog("msg=serving")
 	g.probe = "http://" + probeAddress.FindStringSubmatch(g.stderr.String())[1]
 	return g
 }

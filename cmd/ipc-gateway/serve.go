@@ -135,7 +135,7 @@ func (s *serveCommand) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	log.Info("ready", "version", buildVersion(), "pid", os.Getpid(), "socket", o.engine.SocketPath,
+	log.Info("serving", "version", buildVersion(), "pid", os.Getpid(), "socket", o.engine.SocketPath,
 		"loops", o.engine.Loops, "cpus", showCPUs(o.engine.CPUs), "nats", redacted(o.engine.NATS.URLs), "probe", d.ProbeAddr())
 
 	first := <-signals
