@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
@@ -36,7 +35,7 @@ const mallocsPerRequestMax = 0.01
 // this process counts, background ones included, over 100,000 requests and more of each kind, with
 // frames torn at random, requests that time out, and replies that come too late.
 func TestRequestsDoNotAllocate(t *testing.T) {
-	url := startRole(t, "alloc-nats").line()
+	url := startProcess(t, "alloc-nats").line
 	cfg := testConfig(t, url)
 	cfg.Logger = nil // a test's log allocates
 	cfg.Loops = 1    // with all connections on it: gnet allocates when more than 32 sockets are ready
@@ -44,12 +43,12 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 	waitReady(t, g)
 	for _, kind := range []string{"v1-request", "v2-request", "publish", "noreply", "ping", "mixed"} {
 		t.Run(kind, func(t *testing.T) {
-			load := startRole(t, "alloc-load", "SOCKET="+cfg.SocketPath, "KIND="+kind)
-			load.run(10_000) // until the buffers have found their sizes
+			load := startProcess(t, "alloc-load", "SOCKET="+cfg.SocketPath, "KIND="+kind)
+			runLoad(t, load, 10_000) // until the buffers have found their sizes
 			late := g.Stats().LateReplies
 			requests := 120_000
 			before := mallocs()
-			load.run(requests)
+			runLoad(t, load, requests)
 			after := mallocs()
 			per := float64(after-before) / float64(requests)
 			t.Logf("%d mallocs in %d requests: %.5f a request", after-before, requests, per)
@@ -73,54 +72,12 @@ func mallocs() uint64 {
 	return m.Mallocs
 }
 
-// roleProcess is this test binary in another role. It is told what to do on its standard input,
-// line by line, answers each line with a line, and ends with its input.
-type roleProcess struct {
-	t   *testing.T
-	in  io.WriteCloser
-	out *bufio.Reader
-}
-
-func startRole(t *testing.T, role string, env ...string) *roleProcess {
+// runLoad has the load process send n requests, and waits for their answers.
+func runLoad(t *testing.T, load *process, n int) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), append(env, "IPC_TEST_ROLE="+role)...)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("role %s: %v", role, err)
-		}
-	})
-	return &roleProcess{t, in, bufio.NewReader(out)}
-}
-
-func (p *roleProcess) line() string {
-	p.t.Helper()
-	line, err := p.out.ReadString('\n')
-	if err != nil {
-		p.t.Fatalf("the other process says nothing: %v", err)
-	}
-	return strings.TrimSpace(line)
-}
-
-// run has the load process send n requests, and waits for their answers.
-func (p *roleProcess) run(n int) {
-	p.t.Helper()
-	_, _ = fmt.Fprintln(p.in, n)
-	if got := p.line(); got != "done" {
-		p.t.Fatalf("load: %s", got)
+	_, _ = fmt.Fprintln(load.stdin, n)
+	if got := load.readLine(t); got != "done" {
+		t.Fatalf("load: %s", got)
 	}
 }
 
@@ -155,7 +112,7 @@ func allocNATS() {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// allocLoad sends as many requests as each line of its input says, over 64 connections with up to
+// allocLoad connects, says so, and then sends as many requests as each line of its input says, over 64 connections with up to
 // 16 requests in flight each.
 func allocLoad() {
 	const connections = 64
@@ -168,6 +125,7 @@ func allocLoad() {
 		}
 		conns[i] = conn
 	}
+	fmt.Println("connected")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		n, err := strconv.Atoi(in.Text())
 		if err != nil {

@@ -36,7 +36,7 @@ func TestEveryRequestGetsExactlyOneAnswer(t *testing.T) {
 	s := runNATS(t, nil)
 	var executed sync.Map // payloads that a responder saw
 	answerWith(t, responder(t, s.ClientURL()), "app.*", func(m *nats.Msg) { respondOddly(m, &executed) })
-	proxy := newCutter(t, s.Addr().String())
+	proxy := newProxy(t, s.Addr().String())
 	cfg := testConfig(t, "nats://"+proxy.address())
 	cfg.Logger = nil
 	cfg.Loops = 2
@@ -310,75 +310,5 @@ func (c *invariantClient) checkError(e *expectation, f codec.Frame) {
 	case codec.CodeNoResponders, codec.CodeServiceError:
 	default:
 		c.t.Errorf("%s: %v %.60q was answered %s", c.name, e.typ, e.payload, f.Payload)
-	}
-}
-
-// cutter is a TCP proxy that cuts its connections.
-type cutter struct {
-	listener net.Listener
-	mu       sync.Mutex
-	conns    []net.Conn
-	cuts     int
-}
-
-func newCutter(t *testing.T, target string) *cutter {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cutter{listener: listener}
-	t.Cleanup(func() {
-		_ = listener.Close()
-		c.cut()
-	})
-	go func() {
-		for {
-			up, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			down, err := net.Dial("tcp", target)
-			if err != nil {
-				_ = up.Close()
-				continue
-			}
-			c.mu.Lock()
-			c.conns = append(c.conns, up, down)
-			c.mu.Unlock()
-			for _, pair := range [][2]net.Conn{{up, down}, {down, up}} {
-				go func() {
-					_, _ = io.Copy(pair[0], pair[1])
-					_ = pair[0].Close()
-					_ = pair[1].Close()
-				}()
-			}
-		}
-	}()
-	return c
-}
-
-func (c *cutter) address() string { return c.listener.Addr().String() }
-
-// cut closes every connection.
-func (c *cutter) cut() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, conn := range c.conns {
-		_ = conn.Close()
-	}
-	c.conns = nil
-}
-
-// cutUntil cuts at random moments. The pauses are the faults' schedule, not a wait for anything.
-func (c *cutter) cutUntil(stop <-chan struct{}, rng *rand.Rand) {
-	for {
-		select {
-		case <-stop:
-			return
-		case <-time.After(time.Duration(20+rng.IntN(120)) * time.Millisecond):
-			c.cut()
-			c.cuts++
-		}
 	}
 }

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"io"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -205,7 +203,7 @@ func TestBytesWaitingForNATSAreBounded(t *testing.T) {
 	s := runNATS(t, nil)
 	published := make(chan *nats.Msg, 1000)
 	answerWith(t, responder(t, s.ClientURL()), "app.sink", func(m *nats.Msg) { published <- m })
-	dam := newDam(t, s.Addr().String())
+	dam := newProxy(t, s.Addr().String())
 	cfg := testConfig(t, "nats://"+dam.address())
 	cfg.MaxUpstreamBufferBytes = 1 << 20
 	cfg.NATS.PingInterval = time.Minute
@@ -252,61 +250,5 @@ func TestBytesWaitingForNATSAreBounded(t *testing.T) {
 	case m := <-published:
 		t.Errorf("a refused message was published: %d bytes", len(m.Data))
 	default:
-	}
-}
-
-// dam is a TCP proxy that can stop taking bytes from the gateway.
-type dam struct {
-	listener net.Listener
-	gate     chan struct{} // holds a token while the water flows
-}
-
-func newDam(t *testing.T, target string) *dam {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &dam{listener: listener, gate: make(chan struct{}, 1)}
-	d.release()
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			up, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			down, err := net.Dial("tcp", target)
-			if err != nil {
-				_ = up.Close()
-				continue
-			}
-			go d.copy(down, up)
-			go func() {
-				_, _ = io.Copy(up, down)
-				_ = up.Close()
-			}()
-		}
-	}()
-	return d
-}
-
-func (d *dam) address() string { return d.listener.Addr().String() }
-func (d *dam) hold()           { <-d.gate }
-func (d *dam) release()        { d.gate <- struct{}{} }
-
-func (d *dam) copy(down, up net.Conn) {
-	defer down.Close() //nolint:errcheck // the test is over
-	b := make([]byte, 4096)
-	for {
-		<-d.gate
-		d.gate <- struct{}{}
-		n, err := up.Read(b)
-		if err != nil {
-			return
-		}
-		if _, err := down.Write(b[:n]); err != nil {
-			return
-		}
 	}
 }

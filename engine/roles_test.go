@@ -26,9 +26,10 @@ var roles = map[string]func(){
 // process is this test binary in another role. It ends when its standard input closes.
 type process struct {
 	*exec.Cmd
-	line  string // its first line of output
-	stdin io.Closer
-	once  sync.Once
+	line   string // its first line of output
+	stdin  io.WriteCloser
+	stdout *bufio.Reader
+	once   sync.Once
 }
 
 // startProcess starts a role and waits for the line in which it says that it is up.
@@ -48,14 +49,20 @@ func startProcess(t testing.TB, role string, env ...string) *process {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("role %s: %v", role, err)
 	}
-	p := &process{Cmd: cmd, stdin: stdin}
+	p := &process{Cmd: cmd, stdin: stdin, stdout: bufio.NewReader(stdout)}
 	t.Cleanup(p.end)
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		t.Fatalf("role %s does not come up: %v", role, err)
-	}
-	p.line = strings.TrimSuffix(line, "\n")
+	p.line = p.readLine(t)
 	return p
+}
+
+// readLine returns the next line that the process says.
+func (p *process) readLine(t testing.TB) string {
+	t.Helper()
+	line, err := p.stdout.ReadString('\n')
+	if err != nil {
+		t.Fatalf("the other process ended: %v", err)
+	}
+	return strings.TrimSuffix(line, "\n")
 }
 
 // end lets the process end by itself, also one that was frozen, and waits for it.
