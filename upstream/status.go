@@ -7,12 +7,12 @@ import (
 	"sync"
 )
 
-// reasonsLoggedMax bounds the reasons that are logged while a link is down. There are few, unless
-// one has a time or the like in it.
+// reasonsLoggedMax bounds the reasons that are logged between two changes of a link. There are few,
+// unless one has a time in it, or a subject that a client made up.
 const reasonsLoggedMax = 16
 
-// Status is what people are told about a link: in the log, and by /ready. While the link is down,
-// each reason is logged once, however often it comes back, as those of several servers do in turn.
+// Status is what people are told about a link: in the log, and by /ready. Until the link goes up or
+// down, each reason is logged once, however often it comes back, as those of several servers do in turn.
 // Its methods may be called from any goroutine.
 type Status struct {
 	log *slog.Logger
@@ -21,7 +21,7 @@ type Status struct {
 	up        bool
 	reason    string          // why the link is down; empty while it is up
 	note      string          // the server's last complaint in this epoch
-	logged    map[string]bool // the reasons that were logged since the link was up
+	logged    map[string]bool // the reasons that were logged since the link went up or down
 	explained bool            // it is known why the current attempt to connect failed
 	ending    bool            // the link is being closed: what happens now is no news
 }
@@ -53,6 +53,7 @@ func (s *Status) disconnected(reason string) {
 		reason += " (" + s.note + ")"
 	}
 	s.up, s.note = false, ""
+	clear(s.logged)
 	s.down(reason)
 }
 
@@ -102,10 +103,10 @@ func (s *Status) serverError(reason string) {
 		s.down(reason)
 		return
 	}
-	if s.note != reason {
+	s.note = reason
+	if s.news(reason) {
 		s.log.Warn("NATS reports an error", "error", reason)
 	}
-	s.note = reason
 }
 
 // end says that the link is being closed on purpose.
@@ -118,10 +119,18 @@ func (s *Status) end() {
 // down REQUIRES: mu is held.
 func (s *Status) down(reason string) {
 	s.reason, s.explained = reason, true
-	if !s.ending && !s.logged[reason] && len(s.logged) < reasonsLoggedMax {
+	if s.news(reason) {
 		s.log.Warn("NATS is not connected", "reason", reason)
-		s.logged[reason] = true
 	}
+}
+
+// news reports whether a reason is to be logged, and notes that it was. REQUIRES: mu is held.
+func (s *Status) news(reason string) bool {
+	if s.ending || s.logged[reason] || len(s.logged) == reasonsLoggedMax {
+		return false
+	}
+	s.logged[reason] = true
+	return true
 }
 
 // closeReason turns what gnet gives OnClose into what a reader of a connection expects.
