@@ -157,18 +157,30 @@ func serveAt(fd int, folder *os.File, temporary, path string, mode os.FileMode, 
 	if err := unix.Fstatat(folderFd, temporary, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil, os.NewSyscallError("fstatat", err)
 	}
-	flags := uint(unix.RENAME_NOREPLACE)
-	if replace {
-		flags = 0
-	}
-	if err := unix.Renameat2(folderFd, temporary, unix.AT_FDCWD, path, flags); err != nil {
-		return nil, os.NewSyscallError("rename", err)
+	if err := move(folderFd, temporary, path, replace); err != nil {
+		return nil, err
 	}
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
 	return &socketFile{f, raw, path, stat.Dev, stat.Ino}, nil
+}
+
+// move gives the file temporary in folder the name path. Without replace, path must be free.
+func move(folder int, temporary, path string, replace bool) error {
+	flags := uint(unix.RENAME_NOREPLACE)
+	if replace {
+		flags = 0
+	}
+	err := unix.Renameat2(folder, temporary, unix.AT_FDCWD, path, flags)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		// Not every file system can do without replacing. A second name can, and then the first one goes.
+		if err = unix.Linkat(folder, temporary, unix.AT_FDCWD, path, 0); err == nil {
+			err = unix.Unlinkat(folder, temporary, 0)
+		}
+	}
+	return os.NewSyscallError("rename", err)
 }
 
 // accept waits for a connection and returns its descriptor, which does not block and is the
