@@ -12,9 +12,9 @@ import (
 // pingCommand measures round trips that end in the gateway: NATS has no part in them.
 type pingCommand struct {
 	gatewayFlags
-	Count    int           `short:"n" default:"4" help:"Number of pings [${default}]; 0: until interrupted."`
-	Interval time.Duration `short:"i" default:"200ms" help:"Pause between two pings [${default}]."`
-	Size     int           `short:"s" default:"0" help:"Payload bytes of each ping [${default}]."`
+	Count    int           `short:"n" default:"4" env:"IPC_PING_COUNT" help:"Number of pings [${default}]; 0: until interrupted."`
+	Interval time.Duration `short:"i" default:"200ms" env:"IPC_PING_INTERVAL" help:"Pause between two pings [${default}]."`
+	Size     int           `short:"s" default:"0" env:"IPC_PING_SIZE" help:"Payload bytes of each ping [${default}]."`
 }
 
 // Help is what "ping --help" says before the flags.

@@ -15,14 +15,14 @@ import (
 // sendCommand sends requests as any client program would.
 type sendCommand struct {
 	gatewayFlags
-	Type    string        `short:"t" default:"submit" enum:"submit,query,cancel,publish,request" placeholder:"TYPE" help:"submit, query, cancel (the gateway's routes say where they go), request or publish (to --subject) [${default}]."`
-	Wire    int           `default:"2" placeholder:"1|2" help:"Version of the wire protocol [${default}]; 1 knows only submit, query and cancel, without subject and headers."`
-	Subject string        `short:"s" placeholder:"SUBJECT" help:"NATS subject; for submit, query and cancel instead of the route's."`
-	Header  []string      `short:"H" sep:"none" placeholder:"'NAME: VALUE'" help:"NATS header to send along; may be repeated."`
-	Timeout time.Duration `default:"0s" placeholder:"DURATION" help:"Deadline of the request, from 1ms; without it the gateway's own applies."`
-	Count   int           `short:"n" default:"1" help:"Send it so many times, each after the answer to the one before [${default}]."`
-	NoReply bool          `help:"With --type publish: ask for no answer, not even an error."`
-	Verbose bool          `short:"v" help:"Print the answer's type, time and headers on standard error."`
+	Type    string        `short:"t" default:"submit" enum:"submit,query,cancel,publish,request" placeholder:"TYPE" env:"IPC_SEND_TYPE" help:"submit, query, cancel (the gateway's routes say where they go), request or publish (to --subject) [${default}]."`
+	Wire    int           `default:"2" placeholder:"1|2" env:"IPC_SEND_WIRE" help:"Version of the wire protocol [${default}]; 1 knows only submit, query and cancel, without subject and headers."`
+	Subject string        `short:"s" placeholder:"SUBJECT" env:"IPC_SEND_SUBJECT" help:"NATS subject; for submit, query and cancel instead of the route's."`
+	Header  []string      `short:"H" sep:"none" placeholder:"'NAME: VALUE'" env:"IPC_SEND_HEADER" help:"NATS header to send along; may be repeated."`
+	Timeout time.Duration `default:"0s" placeholder:"DURATION" env:"IPC_SEND_TIMEOUT" help:"Deadline of the request, from 1ms; without it the gateway's own applies."`
+	Count   int           `short:"n" default:"1" env:"IPC_SEND_COUNT" help:"Send it so many times, each after the answer to the one before [${default}]."`
+	NoReply bool          `env:"IPC_SEND_NO_REPLY" help:"With --type publish: ask for no answer, not even an error."`
+	Verbose bool          `short:"v" env:"IPC_SEND_VERBOSE" help:"Print the answer's type, time and headers on standard error."`
 	Payload string        `arg:"" help:"What to send; - reads it from standard input."`
 }
 

@@ -83,6 +83,25 @@ func TestEverySettingIsEverywhere(t *testing.T) {
 }
 
 // The example in the document is a file that the program takes.
+// Goal: the flags of a call have variables too, and the document lists them.
+func TestFlagsOfCallsHaveVariables(t *testing.T) {
+	document, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for command, value := range map[string]any{"PING": pingCommand{}, "SEND": sendCommand{}} {
+		for field := range reflect.TypeOf(value).Fields() {
+			if _, argument := field.Tag.Lookup("arg"); argument || field.Anonymous {
+				continue
+			}
+			variable := field.Tag.Get("env")
+			if !strings.HasPrefix(variable, "IPC_"+command+"_") || !strings.Contains(string(document), "`"+variable+"`") {
+				t.Errorf("%s.%s: variable %q is not documented", command, field.Name, variable)
+			}
+		}
+	}
+}
+
 func TestDocumentedFileWorks(t *testing.T) {
 	_, rest, _ := strings.Cut(documentation(t), "```yaml\n")
 	example, _, found := strings.Cut(rest, "```")
