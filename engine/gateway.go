@@ -286,6 +286,7 @@ func (l *loop) releaseAll() {
 	if l.watch == nil {
 		return
 	}
+	l.runMailbox() // there may be clients that were accepted last
 	for _, s := range l.watch.sessions {
 		if s != nil {
 			l.doom(s)

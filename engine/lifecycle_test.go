@@ -411,3 +411,42 @@ func TestStartAndCloseMayBeCalledInAnyOrder(t *testing.T) {
 		t.Errorf("closing what was never started: %v", err)
 	}
 }
+
+// Goal: closing while clients connect loses none of them: each sees the end of its stream, and is
+// counted as gone.
+func TestCloseWhileClientsConnect(t *testing.T) {
+	s := runNATS(t, nil)
+	for range 30 {
+		g, err := New(testConfig(t, s.ClientURL()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Start(); err != nil {
+			t.Fatal(err)
+		}
+		connected := make(chan []net.Conn, 1)
+		go func() {
+			var conns []net.Conn
+			for {
+				conn, err := net.Dial("unix", g.cfg.SocketPath)
+				if err != nil {
+					connected <- conns
+					return
+				}
+				conns = append(conns, conn)
+			}
+		}()
+		eventually(t, "a client is there", func() bool { return g.Stats().ConnectionsTotal > 0 })
+		if err := g.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, conn := range <-connected {
+			_ = conn.SetDeadline(time.Now().Add(testTimeout))
+			if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal("a client was left hanging")
+			}
+			_ = conn.Close()
+		}
+		checkBalanced(t, g)
+	}
+}

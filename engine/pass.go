@@ -17,7 +17,7 @@ func (l *loop) pass() {
 		case wakeKey:
 			woken = true
 		case linkKey:
-			// The flush below goes on.
+			l.link.Flush()
 		default:
 			l.serveClient(l.watch.sessions[key], events[i].Events)
 		}
@@ -25,7 +25,9 @@ func (l *loop) pass() {
 	if woken {
 		l.onWake()
 	}
-	l.link.Flush()
+	if l.link.Pending() {
+		l.link.Flush()
+	}
 	l.endPass()
 	l.reap()
 }

@@ -35,7 +35,7 @@ func (l *loop) read(s *session, data []byte) {
 		l.serve(s, &f, err)
 		data = data[n:]
 	}
-	if l.link.PendingBytes() >= flushBytes {
+	if l.link.Pending() && l.link.PendingBytes() >= flushBytes {
 		l.link.Flush()
 	}
 }
