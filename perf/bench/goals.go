@@ -43,15 +43,20 @@ func (g *goal) String() string {
 	return fmt.Sprintf("%-11s  %s: %.3f%s, goal %s %v%s", verdict, g.what, g.got, g.unit, bound, g.want, g.unit)
 }
 
-// requestGoals judges duels of gateway and direct.
-func requestGoals(duels []*duel) []*goal {
+// requestGoals judges duels of gateway and direct. The goals are about programs: what connections in
+// one process reach is not called so.
+func requestGoals(duels []*duel, s *settings) []*goal {
+	clients := "programs"
+	if s.shared {
+		clients = "connections in one process"
+	}
 	var goals []*goal
 	for _, d := range duels {
 		if d.connections == 1 {
 			goals = append(goals, extra("p50", d, p50, goalExtraP50Us), extra("p99", d, p99, goalExtraP99Us))
 		}
 		if want, wanted := goalRate[d.connections]; wanted {
-			what := fmt.Sprintf("requests/s, %d connections, gateway / direct", d.connections)
+			what := fmt.Sprintf("requests/s, %d %s, gateway / direct", d.connections, clients)
 			goals = append(goals, &goal{what, d.compare(perSecond).medians, want, true, "x"})
 		}
 	}
@@ -82,7 +87,7 @@ func writeGoals(w io.Writer, goals []*goal, s *settings, pinged bool) {
 	}
 	for _, connections := range []int{16, 64} {
 		if !slices.Contains(s.connections, connections) {
-			fmt.Fprintf(w, "  %-11s  requests/s, %d connections: not among -conns\n", "not measured", connections)
+			fmt.Fprintf(w, "  %-11s  requests/s, %d programs: not among -conns\n", "not measured", connections)
 		}
 	}
 	if !pinged {

@@ -80,8 +80,8 @@ func run(ctx context.Context, s *settings) error {
 	out := os.Stdout
 	fmt.Fprintf(out, "%s/%s, %s, %d CPUs; medians of %d runs of %v each, in turns\n",
 		runtime.GOOS, runtime.GOARCH, runtime.Version(), runtime.NumCPU(), s.repeats, s.duration)
-	writeTable(out, fmt.Sprintf("gateway (%s) vs nats.go directly, %d B echo", s.frame(), s.payload), requests)
-	goals := requestGoals(requests)
+	writeTable(out, fmt.Sprintf("gateway (%s) vs nats.go directly, %d B echo, %s", s.frame(), s.payload, s.clients()), requests)
+	goals := requestGoals(requests, s)
 	if len(pings) > 0 {
 		writeTable(out, "PING: gateway vs C echo", pings)
 		goals = append(goals, pingGoals(pings)...)

@@ -106,6 +106,15 @@ func (p *process) awaitReady() (string, error) {
 	return strings.TrimSpace(rest), nil
 }
 
+// awaitDone returns when load says that it has its last answer.
+func (p *process) awaitDone() error {
+	text, err := p.line()
+	if err == nil && text != report.Done {
+		err = fmt.Errorf("%s is not done, it says %q", p.name, text)
+	}
+	return err
+}
+
 // failure explains err with how the process ended, if it did, and what it said last.
 func (p *process) failure(err error) error {
 	state := "is running"
@@ -124,7 +133,7 @@ func (p *process) outcome() string {
 	return "exit status 0"
 }
 
-// finish closes the process's stdin, which tells load to end, and waits for it.
+// finish closes the process's stdin, if it is still open, which tells load to end, and waits for it.
 func (p *process) finish() error {
 	_ = p.stdin.Close()
 	late := time.AfterFunc(startTimeout, func() { _ = p.cmd.Process.Kill() })

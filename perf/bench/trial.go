@@ -55,8 +55,8 @@ func (r *rig) run(ctx context.Context, t *trial, duration time.Duration) (*sampl
 		return nil, r.blame(err)
 	}
 
-	// All connections are open, and stay so until the second snapshot is taken: what connecting
-	// costs is not in the figures.
+	// All connections are open, and stay so until the second snapshot is taken: what it costs to start,
+	// to connect and to report is not in the figures.
 	before, err := r.measureBefore(ctx, t)
 	if err != nil {
 		return nil, err
@@ -64,11 +64,16 @@ func (r *rig) run(ctx context.Context, t *trial, duration time.Duration) (*sampl
 	if _, err := load.stdin.Write([]byte("\n")); err != nil {
 		return nil, load.failure(err)
 	}
-	line, err := load.line()
-	if err != nil {
+	if err := load.awaitDone(); err != nil {
 		return nil, r.blame(err)
 	}
 	after, err := r.measureAfter(ctx, t)
+	if err != nil {
+		return nil, r.blame(err)
+	}
+	// Now it may report.
+	_ = load.stdin.Close()
+	line, err := load.line()
 	if err != nil {
 		return nil, r.blame(err)
 	}
@@ -161,15 +166,23 @@ func (r *rig) evaluate(s *sample, t *trial, before, after *snapshot) {
 func (r *rig) throughGateway(s *settings, connections int) trial {
 	return trial{name: "gateway", server: r.gateway, metrics: true, args: []string{
 		"-mode", "gateway", "-socket", r.path("gateway.sock"), "-subject", subject, "-version", strconv.Itoa(s.version),
-		"-payload", strconv.Itoa(s.payload), "-conns", strconv.Itoa(connections),
+		"-payload", strconv.Itoa(s.payload), s.loadFlag(), strconv.Itoa(connections),
 	}}
 }
 
 func (r *rig) direct(s *settings, connections int) trial {
 	return trial{name: "direct", args: []string{
 		"-mode", "direct", "-nats-url", r.natsURL, "-subject", subject,
-		"-payload", strconv.Itoa(s.payload), "-conns", strconv.Itoa(connections),
+		"-payload", strconv.Itoa(s.payload), s.loadFlag(), strconv.Itoa(connections),
 	}}
+}
+
+// loadFlag is the flag of load that says how many clients there are.
+func (s *settings) loadFlag() string {
+	if s.shared {
+		return "-conns"
+	}
+	return "-programs"
 }
 
 func (r *rig) pingGateway(connections, window int) trial {

@@ -199,7 +199,7 @@ func refuse(f, _ *codec.Frame) {
 }
 
 // Controlled from outside, load starts when it is told to, and keeps its connections until it may
-// go: whoever measures the server can do so without the cost of connects and closes.
+// go: whoever measures the server can do so without the cost of connects, of closes and of the report.
 func TestControlled(t *testing.T) {
 	ended := make(chan struct{})
 	path := filepath.Join(t.TempDir(), "s")
@@ -218,13 +218,14 @@ func TestControlled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Both ends of a connection stand for load's stdin and stdout.
+	// A pipe stands for load's stdin, a connection for its stdout.
+	stdin, start := io.Pipe()
 	ours, theirs := net.Pipe()
 	if err := ours.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	outcome := make(chan error, 1)
-	go func() { outcome <- run(s, theirs, theirs) }()
+	go func() { outcome <- run(s, stdin, theirs) }()
 	expect := func(want string) {
 		t.Helper()
 		got := make([]byte, len(want))
@@ -233,19 +234,20 @@ func TestControlled(t *testing.T) {
 		}
 	}
 	expect("ready\n")
-	if _, err := ours.Write([]byte("\n")); err != nil {
+	if _, err := start.Write([]byte("\n")); err != nil {
 		t.Fatal(err)
 	}
-	var r report.Report
-	if err := json.NewDecoder(ours).Decode(&r); err != nil {
-		t.Fatal(err)
-	}
+	expect("done\n")
 	select {
 	case <-ended:
 		t.Fatal("the connection was closed before load was let go")
 	default:
 	}
-	_ = ours.Close()
+	_ = start.Close()
+	var r report.Report
+	if err := json.NewDecoder(ours).Decode(&r); err != nil || r.Requests == 0 {
+		t.Fatalf("%v in the report %+v", err, r)
+	}
 	if err := <-outcome; err != nil {
 		t.Fatal(err)
 	}
@@ -257,6 +259,7 @@ func TestParseRefuses(t *testing.T) {
 	for _, args := range [][]string{
 		{"-mode", "soak"}, {"-conns", "0"}, {"-window", "0"}, {"-mode", "direct", "-window", "2"},
 		{"-version", "3"}, {"-payload", "15"}, {"-payload", "5000000"}, {"-seconds", "0"},
+		{"-programs", "0"}, {"-programs", "3", "-program", "3"}, {"-program", "-2"}, {"ping"},
 	} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%q was accepted", args)

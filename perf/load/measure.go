@@ -7,10 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
-
-	"github.com/aigroup/ipc-gateway/perf/internal/report"
 )
 
 // answerTimeout is how long an answer may take before the run has failed.
@@ -25,24 +22,38 @@ type worker interface {
 	Close() error
 }
 
-// connect opens the connections of s. Those that are open are returned with an error too.
-func connect(s *settings) ([]worker, error) {
+// team is the connections of this process.
+type team struct {
+	duration  time.Duration
+	first     int // number of the first one, among those of all programs
+	workers   []worker
+	perWorker []*latencies
+	outcome   *share // of measure
+}
+
+// connect opens the connections of s and warms them up.
+func connect(s *settings) (*team, error) {
 	dial := map[string]func(*settings, int) (worker, error){
 		"gateway": dialGateway, "direct": dialDirect, "ping": dialPing,
 	}[s.mode]
-	var workers []worker
+	t := &team{duration: s.duration, first: max(s.program, 0) * s.connections, perWorker: newLatencies(s.connections)}
 	for number := range s.connections {
-		w, err := dial(s, number)
+		w, err := dial(s, t.first+number)
 		if err != nil {
-			return workers, fmt.Errorf("connection %d: %w", number, err)
+			t.Close()
+			return nil, fmt.Errorf("connection %d: %w", t.first+number, err)
 		}
-		workers = append(workers, w)
+		t.workers = append(t.workers, w)
 	}
-	return workers, nil
+	if err := t.warmUp(); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
 }
 
-func closeAll(workers []worker) {
-	for _, w := range workers {
+func (t *team) Close() {
+	for _, w := range t.workers {
 		// Whatever it says, the answers were all there.
 		_ = w.Close()
 	}
@@ -50,56 +61,50 @@ func closeAll(workers []worker) {
 
 // warmUp sends one window on each connection: first requests cost more, on both sides, since buffers
 // grow and nats.go subscribes to its inbox.
-func warmUp(workers []worker, perWorker []*latencies) error {
-	failures := runAll(workers, time.Time{}, perWorker)
-	for _, l := range perWorker {
+func (t *team) warmUp() error {
+	failures := t.runAll(time.Time{})
+	for _, l := range t.perWorker {
 		l.Reset()
 	}
 	return errors.Join(failures...)
 }
 
-// measure runs all workers for the duration of s. The error is the first one of a connection.
-func measure(s *settings, workers []worker, perWorker []*latencies) (*report.Report, error) {
-	cpuBefore := ownCPU()
-	start := time.Now()
-	failures := runAll(workers, start.Add(s.duration), perWorker)
-	seconds := time.Since(start).Seconds()
-	cpu := (ownCPU() - cpuBefore).Seconds()
+// measure runs all workers for the duration. Their errors are in the share.
+func (t *team) measure() error {
+	t.outcome = &share{StartNs: readClock(unix.CLOCK_MONOTONIC)}
+	cpuBeforeNs := readClock(unix.CLOCK_PROCESS_CPUTIME_ID)
+	failures := t.runAll(time.Now().Add(t.duration))
+	t.outcome.CPUNs = readClock(unix.CLOCK_PROCESS_CPUTIME_ID) - cpuBeforeNs
+	t.outcome.EndNs = readClock(unix.CLOCK_MONOTONIC)
+	t.outcome.Errors = len(failures)
+	if len(failures) > 0 {
+		t.outcome.FirstError = failures[0].Error()
+	}
+	return nil
+}
 
-	all := perWorker[0]
-	for _, l := range perWorker[1:] {
-		all.Merge(l.Histogram)
-	}
-	r := &report.Report{
-		Mode: s.mode, Connections: s.connections, Window: s.window,
-		Requests: all.TotalCount(), Seconds: seconds, PerSecond: float64(all.TotalCount()) / seconds,
-		P50Us: all.quantileUs(50), P99Us: all.quantileUs(99), P999Us: all.quantileUs(99.9),
-		CPUSeconds: cpu, CPUShare: cpu / seconds,
-		Errors: len(failures),
-	}
-	if len(failures) == 0 {
-		return r, nil
-	}
-	r.FirstError = failures[0].Error()
-	return r, failures[0]
+// shares returns the one share of this process. It may be called once.
+func (t *team) shares() ([]*share, error) {
+	t.outcome.Latencies = merge(t.perWorker)
+	return []*share{t.outcome}, nil
 }
 
 // runAll runs each worker on a goroutine of its own and returns the errors, the earliest first. The
 // first one stops them all.
-func runAll(workers []worker, until time.Time, perWorker []*latencies) []error {
+func (t *team) runAll(until time.Time) []error {
 	var (
 		stop     atomic.Bool
 		mu       sync.Mutex
 		failures []error
 		running  sync.WaitGroup
 	)
-	for i, w := range workers {
+	for i, w := range t.workers {
 		running.Go(func() {
-			if err := w.run(until, &stop, perWorker[i]); err != nil {
+			if err := w.run(until, &stop, t.perWorker[i]); err != nil {
 				stop.Store(true)
 				mu.Lock()
 				defer mu.Unlock()
-				failures = append(failures, fmt.Errorf("connection %d: %w", i, err))
+				failures = append(failures, fmt.Errorf("connection %d: %w", t.first+i, err))
 			}
 		})
 	}
@@ -107,32 +112,11 @@ func runAll(workers []worker, until time.Time, perWorker []*latencies) []error {
 	return failures
 }
 
-// ownCPU returns the CPU time of this process so far.
-func ownCPU() time.Duration {
+// readClock returns the time on one of the kernel's clocks.
+func readClock(id int32) int64 {
 	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
-		panic("load: the kernel has no process CPU clock: " + err.Error())
+	if err := unix.ClockGettime(id, &t); err != nil {
+		panic(fmt.Sprintf("load: the kernel has no clock %d: %v", id, err))
 	}
-	return time.Duration(t.Nano())
-}
-
-// latencies counts latencies in nanoseconds, exact to three digits.
-type latencies struct{ *hdrhistogram.Histogram }
-
-func newLatencies(n int) []*latencies {
-	list := make([]*latencies, n)
-	for i := range list {
-		list[i] = &latencies{hdrhistogram.New(1, int64(2*answerTimeout), 3)}
-	}
-	return list
-}
-
-// record counts d. What took longer than any answer may take counts as the longest.
-func (l *latencies) record(d time.Duration) {
-	// The error would be a value out of range.
-	_ = l.RecordValue(min(max(int64(d), 1), l.HighestTrackableValue()))
-}
-
-func (l *latencies) quantileUs(percentile float64) float64 {
-	return float64(l.ValueAtPercentile(percentile)) / 1e3
+	return t.Nano()
 }

@@ -5,7 +5,8 @@ package report
 // until its answer was read.
 type Report struct {
 	Mode        string `json:"mode"`        // "gateway", "direct" or "ping"
-	Connections int    `json:"connections"` // open at the same time
+	Programs    int    `json:"programs"`    // processes that made the load
+	Connections int    `json:"connections"` // open at the same time, of all programs
 	Window      int    `json:"window"`      // requests in flight on each of them
 
 	Requests   int64   `json:"requests"`    // answered, and the answer was right
@@ -14,7 +15,7 @@ type Report struct {
 	P50Us      float64 `json:"p50_us"`      // latency, microseconds
 	P99Us      float64 `json:"p99_us"`      // latency, microseconds
 	P999Us     float64 `json:"p999_us"`     // latency, microseconds
-	CPUSeconds float64 `json:"cpu_seconds"` // used by load itself in that time
+	CPUSeconds float64 `json:"cpu_seconds"` // used by these programs in that time
 	CPUShare   float64 `json:"cpu_share"`   // CPUSeconds / Seconds: 1 is one CPU kept busy
 
 	Errors     int    `json:"errors"`                // connections that ended with a wrong answer or none
@@ -24,3 +25,7 @@ type Report struct {
 // Ready is the line that every process of the benchmark prints, at the front of whatever else it
 // has to say, once it can be used.
 const Ready = "ready"
+
+// Done is the line that load prints after the last answer. Its report follows when its stdin ends: so
+// much comes after whatever is measured.
+const Done = "done"
