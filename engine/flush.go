@@ -6,7 +6,7 @@ import (
 
 // flushSession writes what waits for s, and ends s if that was the last of it.
 func (l *loop) flushSession(s *session) {
-	if s.doomed || s.gone {
+	if s.doomed {
 		return
 	}
 	if !s.blocked {

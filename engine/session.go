@@ -35,8 +35,7 @@ type session struct {
 	eof       bool // the client has shut down its writing side
 	finishing bool // no more frames are read: what is in flight is answered, then the connection ends
 	lingers   bool // the last answer is out, and the end of our stream with it
-	doomed    bool // in loop.doomed: nothing is read or written any more
-	gone      bool // released
+	doomed    bool // closed, or about to be: nothing is read or written any more
 }
 
 // lingerer is a session that is closed at until, if its client does not do it first.
@@ -60,7 +59,7 @@ func (l *loop) open(fd int, id uint64) {
 // doom closes s at the end of the next pass. Closing at once would pull the ground from under the
 // work on s, and free a descriptor whose events of this pass are still to be looked at.
 func (l *loop) doom(s *session) {
-	if s.doomed || s.gone {
+	if s.doomed {
 		return
 	}
 	s.doomed = true
@@ -122,7 +121,6 @@ func (l *loop) end(s *session) {
 
 // release gives back all that s holds. Replies to its requests will find their slots gone.
 func (l *loop) release(s *session) {
-	s.gone = true
 	for s.requests != 0 {
 		h, r := l.slots.At(s.requests - 1)
 		l.counters.abandoned.Add(1)
