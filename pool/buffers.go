@@ -72,8 +72,3 @@ func (p *Buffers) Release(b *Buffer) {
 		p.pool.Put(below)
 	}
 }
-
-// Out returns the number of buffers that are out now. REQUIRES: on loop.
-func (p *Buffers) Out() int {
-	return int(p.Counts.acquired.Load() - p.Counts.released.Load())
-}

@@ -107,8 +107,5 @@ func (t *Table[T]) Each(f func(Handle, *T)) {
 	}
 }
 
-// Capacity returns the number of slots.
-func (t *Table[T]) Capacity() int { return len(t.slots) }
-
 // Acquired returns the number of slots that are out now.
 func (t *Table[T]) Acquired() int { return int(t.fresh) - len(t.free) }

@@ -110,9 +110,9 @@ func (l *Link) PendingBytes() int { return len(l.out) - l.outAt }
 // CountBuffered brings Counters.Buffered up to date; call it at the end of a pass.
 func (l *Link) CountBuffered() { l.Counters.Buffered.Store(uint64(l.PendingBytes())) }
 
-// MessageBytes returns what NATS counts against max_payload: the payload and, if there are header
+// messageBytes returns what NATS counts against max_payload: the payload and, if there are header
 // lines, the block that they travel in.
-func MessageBytes(headers, payload []byte) int {
+func messageBytes(headers, payload []byte) int {
 	if len(headers) == 0 {
 		return len(payload)
 	}
@@ -130,7 +130,7 @@ const protocolBytesMax = 256
 // token, and the reply comes to Handler.Deliver. The slices are copied. The result is the offset of
 // the message's end, to be compared with what Written and LinkDown tell.
 func (l *Link) Publish(subject, headers, payload []byte, token uint64, reply bool) (end uint64, err error) {
-	total := MessageBytes(headers, payload)
+	total := messageBytes(headers, payload)
 	switch {
 	case !l.ready.Load():
 		return 0, ErrNotReady
