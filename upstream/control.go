@@ -123,11 +123,7 @@ func (c *Control) connect(closed chan struct{}) (*nats.Conn, error) {
 			return c.cfg.ReconnectWait + rand.N(c.cfg.ReconnectJitter+1)
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { close(closed) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
-			if !errors.Is(err, nats.ErrNoServers) { // the dialer has said of each what was wrong
-				c.link.status.attemptEnded(handshakeFailed + ": " + err.Error())
-			}
-		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.attemptEnded(err) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil && !errors.Is(err, io.EOF) {
 				c.link.status.lost(err.Error()) // as "stale connection": the loop only sees a close
@@ -184,6 +180,14 @@ func (c *Control) explainAttempt() {
 		return
 	}
 	if err := nc.LastError(); err != nil {
+		c.attemptEnded(err)
+	}
+}
+
+// attemptEnded tells why nats.go says that an attempt failed, unless the dialer has said so.
+func (c *Control) attemptEnded(err error) {
+	var told *dialError
+	if !errors.Is(err, nats.ErrNoServers) && !errors.As(err, &told) {
 		c.link.status.attemptEnded(handshakeFailed + ": " + err.Error())
 	}
 }

@@ -40,6 +40,12 @@ type dialer struct {
 // SkipTLSHandshake tells nats.go that TLS is done here.
 func (d *dialer) SkipTLSHandshake() bool { return true }
 
+// dialError marks what the dialer has told of already. nats.go hands it back from a goroutine of its
+// own, maybe when the next attempt has begun, which it must not be taken for.
+type dialError struct{ error }
+
+func (e *dialError) Unwrap() error { return e.error }
+
 // Dial implements nats.CustomDialer. nats.go calls it from one goroutine at a time.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	if d.previous != nil {
@@ -48,13 +54,13 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 		d.link.status.attemptEnded(handshakeFailed)
 	}
 	if err := d.pace(address); err != nil {
-		return nil, err
+		return nil, &dialError{err}
 	}
 	d.link.status.attempt()
 	t, err := d.dial(network, address)
 	if err != nil {
 		d.link.status.attemptFailed(err.Error())
-		return nil, err
+		return nil, &dialError{err}
 	}
 	d.previous = t
 	return t, nil

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -29,6 +30,24 @@ func TestReasonsAreLoggedOnceAndBounded(t *testing.T) {
 		t.Errorf("log of the outage:\n%s", log.String())
 	}
 	if s.Reason() != "connection refused" {
+		t.Errorf("reason %q", s.Reason())
+	}
+}
+
+// Goal: nats.go reports a failed dial from a goroutine of its own. If the next attempt has begun by
+// then, the report must not become that attempt's reason.
+func TestLateReportOfADialIsNoReason(t *testing.T) {
+	s := newStatus(slog.New(slog.DiscardHandler))
+	c := &Control{link: &Link{status: s}}
+	s.attempt()
+	s.attemptFailed("connection refused")
+	s.attempt()
+	c.attemptEnded(&dialError{errors.New("connection refused")})
+	if s.Reason() != "connection refused" {
+		t.Errorf("reason %q", s.Reason())
+	}
+	c.attemptEnded(errors.New("nats: authorization violation"))
+	if s.Reason() != handshakeFailed+": nats: authorization violation" {
 		t.Errorf("reason %q", s.Reason())
 	}
 }
