@@ -91,13 +91,14 @@ func (a *acceptor) run() {
 // take gives a connection to the loop that has the fewest, or refuses it.
 func (a *acceptor) take(fd int) {
 	g := a.gateway
-	if g.connections.Add(1) > int64(g.cfg.MaxConnections) {
+	if g.connections.Add(1) > int64(g.policy.Load().MaxConnections) {
 		g.connections.Add(-1)
 		g.connectionsRefused.Add(1)
 		a.refuse(fd)
 		return
 	}
 	g.connectionsTotal.Add(1)
+	peer := credentialsOf(fd)
 	l := g.loops[0]
 	for _, other := range g.loops[1:] {
 		if other.clients.Load() < l.clients.Load() {
@@ -107,7 +108,7 @@ func (a *acceptor) take(fd int) {
 	l.clients.Add(1)
 	a.nextID++
 	id := a.nextID
-	l.post(func() { l.open(fd, id) })
+	l.post(func() { l.open(fd, id, peer) })
 }
 
 // refuse tells a client that there are too many, and closes its connection. It gets a moment to

@@ -45,9 +45,9 @@ func (l *loop) queued(s *session, label uint8, outcome uint8, bytes int, took in
 	s.bufferedBytes += bytes
 	l.buffered += bytes
 	l.touch(s)
-	if s.bufferedBytes > l.gateway.cfg.MaxClientBufferBytes {
+	if s.bufferedBytes > l.policy.MaxClientBufferBytes {
 		l.writeOut(s)
-		if s.bufferedBytes > l.gateway.cfg.MaxClientBufferBytes && !s.doomed {
+		if s.bufferedBytes > l.policy.MaxClientBufferBytes && !s.doomed {
 			l.counters.slowClientsClosed.Add(1)
 			l.log.Warn("client is closed: it does not read its answers", "client", s.id, "bytes_waiting", s.bufferedBytes)
 			l.doom(s)

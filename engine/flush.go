@@ -59,10 +59,14 @@ func (l *loop) keepRest(s *session) {
 	}
 }
 
-// watchFor sets what the socket of s is watched for. A hang-up is told in any case.
+// watchFor sets what the socket of s is watched for. A hang-up is told in any case, of a paused client
+// only once: it may have left frames behind that are served when it goes on.
 func (l *loop) watchFor(s *session) {
 	var events uint32
-	if !s.eof {
+	switch {
+	case s.paused != 0:
+		events |= unix.EPOLLET
+	case !s.eof:
 		events |= unix.EPOLLIN
 	}
 	if s.blocked {

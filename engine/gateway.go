@@ -27,15 +27,13 @@ const (
 // Gateway is the data plane: its loops, their links to NATS, and the socket that clients connect to.
 type Gateway struct {
 	// Set once before the loops run.
-	cfg        Config
-	log        *slog.Logger
-	started    time.Time
-	subjects   [TypeCount][]byte // of the routes, by label
-	timeoutsMs [TypeCount]uint32 // of frames that carry none, by label
-	loops      []*loop
-	budget     budget
-	ticker     *ticker
-	client     *gnet.Client
+	cfg     Config // as at the start; see policy for what counts now
+	log     *slog.Logger
+	started time.Time
+	loops   []*loop
+	budget  budget
+	ticker  *ticker
+	client  *gnet.Client
 
 	// Owned by whoever calls Start, Drain and Close, one after another.
 	lifecycle sync.Mutex
@@ -46,6 +44,7 @@ type Gateway struct {
 	closed    bool
 
 	// Atomic.
+	policy             atomic.Pointer[policy] // the newest; each loop has its own copy of the pointer
 	connections        atomic.Int64
 	connectionsTotal   atomic.Uint64
 	connectionsRefused atomic.Uint64
@@ -63,13 +62,7 @@ func New(cfg Config) (*Gateway, error) {
 	if g.log == nil {
 		g.log = slog.Default()
 	}
-	for label, route := range map[uint8]Route{
-		labelSubmit: cfg.Routes.Submit, labelQuery: cfg.Routes.Query, labelCancel: cfg.Routes.Cancel,
-		labelPublish: {Timeout: cfg.Timeout}, labelRequest: {Timeout: cfg.Timeout},
-	} {
-		g.subjects[label] = []byte(route.Subject)
-		g.timeoutsMs[label] = uint32(route.Timeout.Milliseconds())
-	}
+	g.policy.Store(newPolicy(&cfg))
 	g.budget.setUp(cfg.MaxInflight, cfg.Loops)
 	g.ticker = newTicker(g)
 	for i := range cfg.Loops {

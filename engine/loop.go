@@ -40,7 +40,8 @@ type loop struct {
 	watch   *watchSet // nil before Start
 
 	// Loop-owned.
-	now          int64 // nanoseconds since Gateway.started, read once an event
+	policy       *policy // what it works by; another one after a reload
+	now          int64   // nanoseconds since Gateway.started, read once an event
 	slots        *pool.Table[request]
 	buffers      *pool.Buffers
 	ids          idSet
@@ -50,6 +51,7 @@ type loop struct {
 	unwrittenAt  int
 	dirty        []*session // have bytes to be written at the end of the pass
 	doomed       []*session // are closed at the end of the next pass
+	resumed      []*session // were paused, and go on in the next pass
 	lingering    []lingerer // sessions that were answered for the last time, the earliest first
 	rearm        bool       // the ticker may have to be told of an earlier deadline
 	buffered     int        // bytes that wait for clients
@@ -82,6 +84,7 @@ func newLoop(g *Gateway, index int) *loop {
 		gateway:    g,
 		index:      index,
 		log:        g.log.With("loop", index),
+		policy:     g.policy.Load(),
 		slots:      pool.NewTable[request](cfg.MaxInflight),
 		buffers:    pool.NewBuffers(buffersKept, bufferBytesMax, bufferBytesTotal),
 		deadlines:  newWheel(cfg.MaxInflight),

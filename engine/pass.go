@@ -25,6 +25,7 @@ func (l *loop) pass() {
 	if woken {
 		l.onWake()
 	}
+	l.serveResumed()
 	if l.link.Pending() {
 		l.link.Flush()
 	}
@@ -52,6 +53,9 @@ func (l *loop) serveClient(s *session, events uint32) {
 	if events&unix.EPOLLOUT != 0 {
 		s.blocked = false
 		l.touch(s)
+	}
+	if s.paused != 0 {
+		return
 	}
 	if events&unix.EPOLLIN == 0 || s.eof {
 		if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {

@@ -10,13 +10,13 @@ import (
 
 // task serves TASK_SUBMIT, TASK_QUERY and TASK_CANCEL: the route says how, and where to unless a
 // version 2 frame names a subject.
-func (l *loop) task(s *session, f *codec.Frame, label uint8, route *Route) {
-	// A route's subject was checked at the start.
-	subject, checked := l.gateway.subjects[label], true
+func (l *loop) task(s *session, f *codec.Frame, label uint8, route *compiledRoute) {
+	// A route's subject was checked when it was configured.
+	subject, checked := route.subject, true
 	if len(f.Subject) != 0 {
 		subject, checked = f.Subject, false
 	}
-	l.publish(s, f, label, subject, checked, route.Mode, l.gateway.timeoutsMs[label])
+	l.publish(s, f, label, subject, checked, route.mode, route.timeoutMs)
 }
 
 // direct serves PUBLISH and REQUEST, which only version 2 has.
@@ -25,11 +25,8 @@ func (l *loop) direct(s *session, f *codec.Frame, label uint8) {
 		l.refuse(s, f, label, codec.CodeInvalidType, "PUBLISH and REQUEST need version 2 of the protocol")
 		return
 	}
-	mode := ModeRequest
-	if f.Type == codec.TypePublish {
-		mode = ModePublish
-	}
-	l.publish(s, f, label, f.Subject, false, mode, l.gateway.timeoutsMs[label])
+	route := &l.policy.routes[label]
+	l.publish(s, f, label, f.Subject, false, route.mode, route.timeoutMs)
 }
 
 // publish takes a frame into flight: it gets a slot, and its message is queued for NATS. A frame
@@ -58,7 +55,7 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 		}
 		return
 	}
-	if s.inflight >= l.gateway.cfg.MaxInflightPerConnection {
+	if s.inflight >= l.policy.MaxInflightPerConnection {
 		l.counters.connInflightRefused.Add(1)
 		l.refuse(s, f, label, codec.CodeOverloaded, "too many requests are in flight on this connection")
 		return

@@ -21,22 +21,31 @@ func (l *loop) read(s *session, data []byte) {
 	if s.in != nil {
 		data = l.completePartial(s, data)
 	}
+	l.serveAll(s, data)
+	if l.link.Pending() && l.link.PendingBytes() >= flushBytes {
+		l.link.Flush()
+	}
+}
+
+// serveAll serves the frames in data, and keeps the rest: an incomplete frame, or all from the one
+// on at which s was paused.
+func (l *loop) serveAll(s *session, data []byte) {
 	for len(data) > 0 && !s.finishing && !s.doomed {
+		if s.paused != 0 {
+			l.hold(s, data)
+			return
+		}
 		f, n, err := codec.Decode(data)
 		if n == 0 {
 			if err != nil {
 				l.rejectStream(s, &f, err)
-				break
+				return
 			}
-			s.in = l.buffers.Acquire()
-			s.in.B = append(s.in.B, data...)
-			break
+			l.hold(s, data)
+			return
 		}
 		l.serve(s, &f, err)
 		data = data[n:]
-	}
-	if l.link.Pending() && l.link.PendingBytes() >= flushBytes {
-		l.link.Flush()
 	}
 }
 
@@ -102,14 +111,9 @@ func (l *loop) serve(s *session, f *codec.Frame, malformed error) {
 	if f.Version == codec.Version2 && !l.admissible(s, f, label) {
 		return
 	}
-	routes := &l.gateway.cfg.Routes
 	switch f.Type {
-	case codec.TypeTaskSubmit:
-		l.task(s, f, label, &routes.Submit)
-	case codec.TypeTaskQuery:
-		l.task(s, f, label, &routes.Query)
-	case codec.TypeTaskCancel:
-		l.task(s, f, label, &routes.Cancel)
+	case codec.TypeTaskSubmit, codec.TypeTaskQuery, codec.TypeTaskCancel:
+		l.task(s, f, label, &l.policy.routes[label])
 	case codec.TypePublish, codec.TypeRequest:
 		l.direct(s, f, label)
 	case codec.TypePing:

@@ -16,11 +16,12 @@ const lingerTime = 2 * time.Second
 type session struct {
 	loop *loop
 	id   uint64 // unique in the gateway
+	peer peerCredentials
 
 	fd      int
 	watched uint32 // the events that fd is watched for
 
-	in            *pool.Buffer // the frame that is incomplete; nil if none is
+	in            *pool.Buffer // the frame that is incomplete, or all that was read and not served when s was paused; nil if there is nothing
 	out           *pool.Buffer // answers to be written, from outAt on; nil if none are
 	outAt         int
 	bufferedBytes int // answers in out and held in requests
@@ -30,12 +31,13 @@ type session struct {
 	orderFirst uint32 // version 1 requests in the order in which they came, as slot index + 1
 	orderLast  uint32
 
-	dirty     bool // in loop.dirty
-	blocked   bool // the socket takes no more; an event will tell when it does
-	eof       bool // the client has shut down its writing side
-	finishing bool // no more frames are read: what is in flight is answered, then the connection ends
-	lingers   bool // the last answer is out, and the end of our stream with it
-	doomed    bool // closed, or about to be: nothing is read or written any more
+	paused    pauseReasons // why nothing is read and served; 0: it is
+	dirty     bool         // in loop.dirty
+	blocked   bool         // the socket takes no more; an event will tell when it does
+	eof       bool         // the client has shut down its writing side
+	finishing bool         // no more frames are read: what is in flight is answered, then the connection ends
+	lingers   bool         // the last answer is out, and the end of our stream with it
+	doomed    bool         // closed, or about to be: nothing is read or written any more
 }
 
 // lingerer is a session that is closed at until, if its client does not do it first.
@@ -45,8 +47,8 @@ type lingerer struct {
 }
 
 // open takes a new connection, which the caller has counted, and its descriptor into the loop.
-func (l *loop) open(fd int, id uint64) {
-	s := &session{loop: l, id: id, fd: fd, watched: unix.EPOLLIN}
+func (l *loop) open(fd int, id uint64, peer peerCredentials) {
+	s := &session{loop: l, id: id, peer: peer, fd: fd, watched: unix.EPOLLIN}
 	if err := l.watch.add(fd, s); err != nil {
 		l.gateway.acceptErrors.Add(1)
 		l.log.Error("client is closed: cannot watch its socket", "error", err)
@@ -85,6 +87,7 @@ func (s *session) waitsForAnswers() bool { return s.inflight > 0 || s.out != nil
 // finish stops reading frames from s. The connection ends when everything in flight is answered.
 func (s *session) finish() {
 	s.finishing = true
+	s.paused = 0
 	if s.in != nil {
 		s.loop.buffers.Release(s.in)
 		s.in = nil

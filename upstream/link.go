@@ -59,11 +59,10 @@ var BatchBounds = [...]uint64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}
 // Link is a loop's connection to NATS, through all its epochs.
 type Link struct {
 	// Set once before the loop runs.
-	handler     Handler
-	status      *Status
-	inbox       []byte // "_INBOX.<unique>.": the subject of every reply, before the token
-	subscribe   []byte // "SUB <inbox>*": going out, it makes the link ready
-	bufferedMax int    // bytes that may wait to be written
+	handler   Handler
+	status    *Status
+	inbox     []byte // "_INBOX.<unique>.": the subject of every reply, before the token
+	subscribe []byte // "SUB <inbox>*": going out, it makes the link ready
 
 	// Loop-owned.
 	wire          *Wire // nil while not connected
@@ -75,6 +74,7 @@ type Link struct {
 	batchMessages uint64 // messages queued since the last write
 	blocked       bool   // the socket takes no more; AwaitWritable was called
 	maxPayload    int    // bytes, of the server's last INFO; 0 before the first
+	bufferedMax   int    // bytes that may wait to be written
 	denied        bool   // the server refused the inbox subscription
 
 	// Atomic, read by anybody.
@@ -100,6 +100,9 @@ func (l *Link) Reason() string { return l.status.Reason() }
 
 // MaxPayload returns the server's max_payload in bytes, 0 if no server was reached yet.
 func (l *Link) MaxPayload() int { return l.maxPayload }
+
+// SetBufferedMax bounds the bytes that may wait for NATS. REQUIRES: on loop.
+func (l *Link) SetBufferedMax(bytes int) { l.bufferedMax = bytes }
 
 // Pending reports whether bytes wait to be written that Flush could write now.
 func (l *Link) Pending() bool { return l.outAt < len(l.out) && !l.blocked }

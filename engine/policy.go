@@ -1,0 +1,90 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"reflect"
+	"slices"
+	"time"
+)
+
+// policy is what a reload can change: limits, routes and timeouts. A policy itself never changes. Each
+// loop holds the one that it works by, and a reload gives it another between two passes.
+type policy struct {
+	Config
+
+	// By label, for the frame types that go to NATS. REQUEST and PUBLISH have no subject here.
+	routes [TypeCount]compiledRoute
+}
+
+// compiledRoute is a Route in the form that the data path wants.
+type compiledRoute struct {
+	subject   []byte // valid; never written to
+	mode      Mode
+	timeoutMs uint32
+}
+
+// newPolicy compiles a configuration that was validated.
+func newPolicy(cfg *Config) *policy {
+	p := &policy{Config: *cfg}
+	for label, route := range map[uint8]Route{
+		labelSubmit: cfg.Routes.Submit, labelQuery: cfg.Routes.Query, labelCancel: cfg.Routes.Cancel,
+		labelPublish: {Timeout: cfg.Timeout, Mode: ModePublish}, labelRequest: {Timeout: cfg.Timeout, Mode: ModeRequest},
+	} {
+		p.routes[label] = compiledRoute{[]byte(route.Subject), route.Mode, uint32(route.Timeout.Milliseconds())}
+	}
+	return p
+}
+
+// fixedFields are those of Config that the gateway is built around, by the name that settings have
+// for people.
+var fixedFields = map[string]string{
+	"SocketPath": "socket", "SocketMode": "socket_mode", "Loops": "loops", "CPUs": "cpus",
+	"MaxInflight": "max_inflight", "NATS": "nats",
+}
+
+// keepFixed puts the fixed fields of running into cfg, and returns the names of those that differed,
+// in order.
+func (c *Config) keepFixed(running *Config) (differed []string) {
+	to, from := reflect.ValueOf(c).Elem(), reflect.ValueOf(running).Elem()
+	for field, name := range fixedFields {
+		mine, theirs := to.FieldByName(field), from.FieldByName(field)
+		if !reflect.DeepEqual(mine.Interface(), theirs.Interface()) {
+			differed = append(differed, name)
+		}
+		mine.Set(theirs)
+	}
+	slices.Sort(differed)
+	return differed
+}
+
+// Reload makes the gateway go on with the limits, routes and timeouts of cfg. Nothing is dropped:
+// requests in flight end by the rules that they began with, and a connection over a new limit stays. needRestart
+// names what cfg wants to have otherwise but only a new process can change. After an error, which names every
+// problem of cfg, all is as before. It returns when every loop works by cfg, or with the error of ctx.
+func (g *Gateway) Reload(ctx context.Context, cfg Config) (needRestart []string, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	g.lifecycle.Lock()
+	defer g.lifecycle.Unlock()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	needRestart = cfg.keepFixed(&g.cfg)
+	p := newPolicy(&cfg)
+	g.policy.Store(p)
+	for _, l := range g.loops {
+		l.post(func() { l.follow(p) })
+	}
+	return needRestart, g.Alive(ctx)
+}
+
+// follow makes the loop work by p from now on.
+func (l *loop) follow(p *policy) {
+	l.policy = p
+	l.link.SetBufferedMax(p.MaxUpstreamBufferBytes)
+}
+
+// Uptime returns how long ago the gateway was made.
+func (g *Gateway) Uptime() time.Duration { return time.Since(g.started) }
