@@ -4,6 +4,7 @@ package engine
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/aigroup/ipc-gateway/codec"
 )
@@ -35,16 +37,16 @@ const mallocsPerRequestMax = 0.01
 // this process counts, background ones included, over 100,000 requests and more of each kind, with
 // frames torn at random, requests that time out, and replies that come too late.
 func TestRequestsDoNotAllocate(t *testing.T) {
-	url := startProcess(t, "alloc-nats").line
+	url := startProcess(t, "alloc-nats", "STORE="+t.TempDir()).line
 	cfg := testConfig(t, url)
 	cfg.Logger = nil // a test's log allocates
 	cfg.Loops = 1    // with all connections on it: gnet allocates when more than 32 sockets are ready
 	g := runGateway(t, cfg)
 	waitReady(t, g)
-	for _, kind := range []string{"v1-request", "v2-request", "publish", "noreply", "ping", "mixed"} {
+	for _, kind := range []string{"v1-request", "v2-request", "publish", "noreply", "jetstream", "ping", "mixed"} {
 		t.Run(kind, func(t *testing.T) {
 			load := startProcess(t, "alloc-load", "SOCKET="+cfg.SocketPath, "KIND="+kind)
-			runLoad(t, load, 10_000) // until the buffers have found their sizes
+			runLoad(t, load, 30_000) // until the buffers have found their sizes
 			late := g.Stats().LateReplies
 			requests := 120_000
 			before := mallocs()
@@ -84,7 +86,9 @@ func runLoad(t *testing.T, load *process, n int) {
 // allocNATS is a NATS server with responders: an echo, one that adds headers, one that never
 // answers, and one that answers after the deadline.
 func allocNATS() {
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, JetStream: true, StoreDir: os.Getenv("STORE"),
+	})
 	if err != nil {
 		panic(err)
 	}
@@ -105,7 +109,14 @@ func allocNATS() {
 			panic(err)
 		}
 	}
-	if err := nc.Flush(); err != nil {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		panic(err)
+	}
+	_, err = js.CreateStream(context.Background(), jetstream.StreamConfig{
+		Name: "ORDERS", Subjects: []string{"orders.>"}, Storage: jetstream.MemoryStorage, MaxMsgs: 1000, Duplicates: time.Second,
+	})
+	if err != nil {
 		panic(err)
 	}
 	fmt.Println(s.ClientURL())
@@ -209,6 +220,8 @@ func allocFrame(kind string, id uint64, rng *rand.Rand) codec.Frame {
 		f := v2(codec.TypePublish, id, "app.sink", payload)
 		f.Flags = codec.FlagNoReply
 		return f
+	case "jetstream":
+		return durablePublish(id, payload, "")
 	case "ping":
 		return v1(codec.TypePing, "")
 	}

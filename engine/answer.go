@@ -65,6 +65,9 @@ func (l *loop) answered(h pool.Handle, r *request, outcome uint8, bytes int) {
 	}
 	if r.answer != nil {
 		r.state = waitsForTurn
+		if r.held.bytes != nil {
+			l.dropMessage(r)
+		}
 		l.deadlines.remove(h.Index())
 		return
 	}

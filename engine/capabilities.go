@@ -37,7 +37,7 @@ func (l *loop) capabilitiesJSON() []byte {
 		SupportedVersions:     []int{codec.Version1, codec.Version2},
 		SupportedMessageTypes: types,
 		MaxPayloadSize:        maxPayload,
-		Features:              []string{"pipelining", "correlation", "deadlines", "headers", "subjects", "publish", "no_reply"},
+		Features:              []string{"pipelining", "correlation", "deadlines", "headers", "subjects", "publish", "no_reply", "jetstream"},
 	})
 	if err != nil {
 		panic(err) // numbers and strings always encode

@@ -21,12 +21,17 @@ const (
 	ModeRequest Mode = iota
 	// ModePublish publishes and answers once the message was written to the NATS connection.
 	ModePublish
+	// ModeJetStream publishes and answers with the acknowledgement of the stream that stored the message.
+	ModeJetStream
 )
 
 // String returns the mode's name in configuration files.
 func (m Mode) String() string {
-	if m == ModePublish {
+	switch m {
+	case ModePublish:
 		return "publish"
+	case ModeJetStream:
+		return "jetstream"
 	}
 	return "request"
 }
@@ -38,14 +43,16 @@ func ParseMode(s string) (Mode, error) {
 		return ModeRequest, nil
 	case "publish":
 		return ModePublish, nil
+	case "jetstream":
+		return ModeJetStream, nil
 	}
-	return 0, fmt.Errorf("mode %q is neither \"request\" nor \"publish\"", s)
+	return 0, fmt.Errorf("mode %q is none of \"request\", \"publish\" and \"jetstream\"", s)
 }
 
 // Route says where the frames of one TASK_ type go.
 type Route struct {
-	Subject string        // NATS subject without wildcards
-	Mode    Mode          // request or publish
+	Subject string // NATS subject without wildcards
+	Mode    Mode
 	Timeout time.Duration // deadline of frames that carry none; 1 ms to TimeoutMax
 }
 
@@ -90,6 +97,12 @@ type Config struct {
 	MaxClientBufferBytes int
 	// MaxUpstreamBufferBytes bounds the bytes that wait for one loop's NATS connection; over it: OVERLOADED.
 	MaxUpstreamBufferBytes int
+	// MaxHeldBytes bounds the bytes of messages that one loop keeps until JetStream has acknowledged them; over
+	// it: OVERLOADED.
+	MaxHeldBytes int
+	// AckWait is how long an acknowledgement of JetStream is waited for before the message is sent again.
+	// It should be far below the streams' duplicate window, by which they tell the copies.
+	AckWait time.Duration
 	// Timeout is the deadline of REQUEST and PUBLISH frames that carry none; 1 ms to TimeoutMax.
 	Timeout time.Duration
 	// Routes says where TASK_ frames go.
@@ -115,6 +128,8 @@ func DefaultConfig() Config {
 		MaxInflightPerConnection: 1024,
 		MaxClientBufferBytes:     8 << 20,
 		MaxUpstreamBufferBytes:   64 << 20,
+		MaxHeldBytes:             64 << 20,
+		AckWait:                  2 * time.Second,
 		Timeout:                  30 * time.Second,
 		Routes:                   Routes{Submit: route, Query: route, Cancel: route},
 		NATS:                     upstream.Default(),
@@ -149,6 +164,10 @@ func (c *Config) Validate() error {
 	inRange("max inflight per connection", c.MaxInflightPerConnection, 1, maxInflightMax)
 	inRange("max client buffer bytes", c.MaxClientBufferBytes, 4096, 1<<30)
 	inRange("max upstream buffer bytes", c.MaxUpstreamBufferBytes, 4096, 1<<30)
+	inRange("max jetstream buffer bytes", c.MaxHeldBytes, 4096, 1<<30)
+	if c.AckWait < 10*time.Millisecond || c.AckWait > time.Hour {
+		bad("jetstream ack wait is %v: want 10ms to 1h", c.AckWait)
+	}
 	checkTimeout := func(name string, d time.Duration) {
 		if d < time.Millisecond || d > TimeoutMax {
 			bad("%s is %v: want 1ms to %v", name, d, TimeoutMax)
@@ -162,7 +181,7 @@ func (c *Config) Validate() error {
 		if err := codec.ValidateSubject([]byte(r.route.Subject)); err != nil {
 			bad("route %s: subject %q: %w", r.name, r.route.Subject, err)
 		}
-		if r.route.Mode > ModePublish {
+		if r.route.Mode > ModeJetStream {
 			bad("route %s: unknown mode %d", r.name, r.route.Mode)
 		}
 		checkTimeout("route "+r.name+": timeout", r.route.Timeout)

@@ -26,6 +26,9 @@ type counters struct {
 	lateReplies         atomic.Uint64
 	abandoned           atomic.Uint64
 	internalErrors      atomic.Uint64
+	jetStreamHeldBytes  atomic.Uint64
+	jetStreamResends    atomic.Uint64
+	jetStreamRefused    atomic.Uint64
 }
 
 type latency struct {
@@ -132,6 +135,9 @@ func (l *loop) addTo(s *Stats) {
 	s.LateReplies += c.lateReplies.Load()
 	s.Abandoned += c.abandoned.Load()
 	s.InternalErrors += c.internalErrors.Load()
+	s.JetStreamHeldBytes += c.jetStreamHeldBytes.Load()
+	s.JetStreamResends += c.jetStreamResends.Load()
+	s.JetStreamRefused += c.jetStreamRefused.Load()
 
 	inflight := l.inflight()
 	s.Inflight += inflight

@@ -16,11 +16,15 @@ const statusNoResponders = 503
 func (l *loop) Deliver(token uint64, m *upstream.Message) {
 	h := pool.Handle(token)
 	r := l.slots.Get(h)
-	if r == nil || r.state != waitsForReply {
+	if r == nil || r.state != waitsForReply && r.state != waitsForAck {
 		l.counters.lateReplies.Add(1)
 		return
 	}
 	defer l.recoverDelivery()
+	if r.state == waitsForAck {
+		l.acknowledge(h, r, m)
+		return
+	}
 	if m.Status == statusNoResponders && len(m.Payload) == 0 {
 		l.fail(h, r, codec.CodeNoResponders, "nobody listens on the subject", true)
 		return
@@ -113,12 +117,13 @@ func (l *loop) Written(written uint64) {
 	}
 }
 
-// LinkDown implements upstream.Handler: it answers every request that was given to the connection.
+// LinkDown implements upstream.Handler: it answers every request that was given to the connection, but
+// for messages that are kept for JetStream: the next connection gets those again.
 func (l *loop) LinkDown(written uint64) {
 	l.readClock()
 	l.unwritten, l.unwrittenAt = l.unwritten[:0], 0
 	l.slots.Each(func(h pool.Handle, r *request) {
-		if r.state == waitsForTurn {
+		if r.state == waitsForTurn || r.state == waitsForAck {
 			return
 		}
 		sent := r.end <= written
@@ -135,9 +140,13 @@ func (l *loop) LinkDown(written uint64) {
 // timeOut answers a request whose deadline has passed. Even if its message still waits to be
 // written, it may be later: sent cannot be denied.
 func (l *loop) timeOut(h pool.Handle, r *request) {
-	l.text = append(l.text[:0], "no reply within "...)
-	if r.state == waitsForWrite {
+	switch r.state {
+	case waitsForWrite:
 		l.text = append(l.text[:0], "not written to NATS within "...)
+	case waitsForAck:
+		l.text = append(l.text[:0], "not acknowledged by JetStream within "...)
+	default:
+		l.text = append(l.text[:0], "no reply within "...)
 	}
 	l.text = appendMillis(l.text, r.timeoutMs)
 	l.scratch = codec.AppendError(l.scratch[:0], codec.CodeTimeout, l.text, true)

@@ -27,11 +27,7 @@ import (
 // limits are low, and clients wait for their answers, half-close, or vanish. Each client checks its
 // own answers; the responders remember what they executed. IPC_TEST_SEED repeats the choices.
 func TestEveryRequestGetsExactlyOneAnswer(t *testing.T) {
-	seed := rand.Uint64()
-	if s, err := strconv.ParseUint(os.Getenv("IPC_TEST_SEED"), 10, 64); err == nil {
-		seed = s
-	}
-	t.Logf("IPC_TEST_SEED=%d", seed)
+	seed := testSeed(t)
 
 	s := runNATS(t, nil)
 	var executed sync.Map // payloads that a responder saw
@@ -311,4 +307,14 @@ func (c *invariantClient) checkError(e *expectation, f codec.Frame) {
 	default:
 		c.t.Errorf("%s: %v %.60q was answered %s", c.name, e.typ, e.payload, f.Payload)
 	}
+}
+
+// testSeed returns the seed of a test's random choices, a new one each time, or IPC_TEST_SEED to repeat them.
+func testSeed(t testing.TB) uint64 {
+	seed := rand.Uint64()
+	if s, err := strconv.ParseUint(os.Getenv("IPC_TEST_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	t.Logf("IPC_TEST_SEED=%d", seed)
+	return seed
 }

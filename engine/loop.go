@@ -53,6 +53,7 @@ type loop struct {
 	doomed       []*session // are closed at the end of the next pass
 	resumed      []*session // were paused, and go on in the next pass
 	lingering    []lingerer // sessions that were answered for the last time, the earliest first
+	durable      durable    // what is kept for JetStream
 	rearm        bool       // the ticker may have to be told of an earlier deadline
 	buffered     int        // bytes that wait for clients
 	draining     bool
@@ -92,6 +93,7 @@ func newLoop(g *Gateway, index int) *loop {
 		budget:     localBudget{shared: &g.budget},
 	}
 	l.ids = newIDSet(cfg.MaxInflight)
+	l.durable = newDurable()
 	l.link, l.control = upstream.NewLink(cfg.NATS, l, l.enrollWire, cfg.MaxUpstreamBufferBytes, l.log)
 	return l
 }

@@ -26,6 +26,7 @@ func (l *loop) pass() {
 		l.onWake()
 	}
 	l.serveResumed()
+	l.sendHeldAgain()
 	if l.link.Pending() {
 		l.link.Flush()
 	}

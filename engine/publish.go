@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/pool"
 	"github.com/aigroup/ipc-gateway/upstream"
 )
 
@@ -26,7 +27,11 @@ func (l *loop) direct(s *session, f *codec.Frame, label uint8) {
 		return
 	}
 	route := &l.policy.routes[label]
-	l.publish(s, f, label, f.Subject, false, route.mode, route.timeoutMs)
+	mode := route.mode
+	if f.Type == codec.TypePublish && expectsStream(f.Headers) {
+		mode = ModeJetStream
+	}
+	l.publish(s, f, label, f.Subject, false, mode, route.timeoutMs)
 }
 
 // publish takes a frame into flight: it gets a slot, and its message is queued for NATS. A frame
@@ -66,7 +71,7 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 		return
 	}
 	h, r := l.slots.Acquire()
-	end, err := l.link.Publish(subject, f.Headers, f.Payload, uint64(h), mode == ModeRequest)
+	end, err := l.queue(h, r, subject, f, mode)
 	if err != nil {
 		l.slots.Release(h)
 		l.budget.give()
@@ -78,14 +83,27 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 	}
 	l.begin(h, r, s, f, label, timeoutMs)
 	r.end = end
-	if mode == ModePublish {
+	switch mode {
+	case ModePublish:
 		r.state = waitsForWrite
 		l.unwritten = append(l.unwritten, pendingWrite{h, end})
+	case ModeJetStream:
+		r.state = waitsForAck
 	}
 }
 
+// queue queues the message of a fresh slot for NATS.
+func (l *loop) queue(h pool.Handle, r *request, subject []byte, f *codec.Frame, mode Mode) (end uint64, err error) {
+	if mode == ModeJetStream {
+		return l.holdMessage(h, r, subject, f)
+	}
+	return l.link.Publish(subject, f.Headers, f.Payload, uint64(h), mode == ModeRequest)
+}
+
 // plain is err's message for clients, who know nothing of our packages.
-func plain(err error) string { return strings.TrimPrefix(err.Error(), "codec: ") }
+func plain(err error) string {
+	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), "codec: "), "engine: ")
+}
 
 // refusePublish answers a frame that is not published, or counts it if it wants no answer.
 func (l *loop) refusePublish(s *session, f *codec.Frame, label uint8, code codec.ErrorCode, message string) {
@@ -105,6 +123,11 @@ func (l *loop) refuseUpstream(s *session, f *codec.Frame, label uint8, err error
 		l.text = append(l.text, " bytes"...)
 		l.scratch = codec.AppendError(l.scratch[:0], codec.CodeFrameTooLarge, l.text, false)
 		l.answerFrame(s, f, label, outcomeOf(codec.CodeFrameTooLarge), codec.TypeResponseError, l.scratch)
+	case errors.Is(err, errHeldFull):
+		l.counters.jetStreamRefused.Add(1)
+		l.refuse(s, f, label, codec.CodeOverloaded, "too many bytes wait for acknowledgements of JetStream")
+	case errors.Is(err, errMsgID):
+		l.refuse(s, f, label, codec.CodeInvalidPayload, plain(err))
 	case errors.Is(err, upstream.ErrFull):
 		l.counters.upstreamFullRefused.Add(1)
 		l.refuse(s, f, label, codec.CodeOverloaded, "too many bytes wait for NATS")

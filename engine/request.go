@@ -11,6 +11,7 @@ type requestState uint8
 const (
 	waitsForReply requestState = iota // of NATS
 	waitsForWrite                     // of its message to the NATS connection
+	waitsForAck                       // of JetStream, for the message in held
 	waitsForTurn                      // answered, behind earlier version 1 requests of its session
 )
 
@@ -29,6 +30,7 @@ type request struct {
 	previous, next uint32 // all requests of the session
 	orderNext      uint32 // version 1 requests of the session, in the order in which they came
 
+	held     heldMessage
 	answer   *pool.Buffer // the answer frame, while it waits for its turn
 	trailing *pool.Buffer // answers to later version 1 frames that did not need NATS
 }
@@ -62,7 +64,12 @@ func (l *loop) begin(h pool.Handle, r *request, s *session, f *codec.Frame, labe
 	} else {
 		l.addID(idKey{s.id, f.CorrelationID}, index)
 	}
-	l.setDeadline(index, l.now+int64(timeoutMs)*1_000_000)
+	at := l.now + int64(timeoutMs)*1_000_000
+	if r.held.bytes != nil {
+		r.held.deadline = at
+		at = l.ackDeadline(r, l.policy.AckWait)
+	}
+	l.setDeadline(index, at)
 }
 
 // releaseRequest takes a request out of everything it is in, but for the order of version 1, and
@@ -84,6 +91,9 @@ func (l *loop) releaseRequest(h pool.Handle, r *request) {
 		next.previous = r.previous
 	}
 	s.inflight--
+	if r.held.bytes != nil {
+		l.dropMessage(r)
+	}
 	for _, b := range [...]*pool.Buffer{r.answer, r.trailing} {
 		if b != nil {
 			l.buffers.Release(b)

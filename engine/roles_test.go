@@ -106,6 +106,7 @@ type natsdOptions struct {
 	Port               int // 0: a free one
 	Monitor            int // port for connz; 0: none
 	Username, Password string
+	StoreDir           string // of JetStream; empty: none
 }
 
 // startNATSD starts a nats-server in a process of its own. Its URL is the first line that it says.
@@ -126,6 +127,7 @@ func natsdRole() {
 	}
 	s, err := server.NewServer(&server.Options{
 		Host: "127.0.0.1", Port: o.Port, HTTPHost: "127.0.0.1", HTTPPort: o.Monitor, Username: o.Username, Password: o.Password,
+		JetStream: o.StoreDir != "", StoreDir: o.StoreDir,
 		NoLog: true, NoSigs: true, MaxPayload: 1 << 20,
 	})
 	roleMust(err)

@@ -77,6 +77,9 @@ type Stats struct {
 	InflightRefused     uint64 // refused at MaxInflight
 	ConnInflightRefused uint64 // refused at MaxInflightPerConnection
 	UpstreamFullRefused uint64 // refused at MaxUpstreamBufferBytes
+	JetStreamRefused    uint64 // refused at MaxHeldBytes
+	JetStreamHeldBytes  uint64 // bytes of messages that wait for an acknowledgement now
+	JetStreamResends    uint64 // copies of such messages that were sent after the first
 	LateReplies         uint64 // replies whose request was already answered or gone
 	Abandoned           uint64 // requests whose client went away before the answer
 	InternalErrors      uint64

@@ -104,6 +104,10 @@ func (l *loop) setDeadline(index uint32, at int64) {
 func (l *loop) fireDeadlines() {
 	for _, index := range l.deadlines.advance(uint64(l.now) / wheelTickNanos) {
 		h, r := l.slots.At(index)
+		if r.state == waitsForAck {
+			l.ackOverdue(h, r)
+			continue
+		}
 		l.timeOut(h, r)
 	}
 	for len(l.lingering) > 0 && l.lingering[0].until <= l.now {

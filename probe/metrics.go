@@ -17,8 +17,8 @@ var gatewayFamilies = []family{
 	{"ipc_inflight_requests", gauge, "", "Requests that wait for NATS now.",
 		one(func(s *engine.Stats) uint64 { return s.Inflight })},
 	{"ipc_limit_refusals_total", counter, "limit", "Connections and requests refused because a limit was reached, by limit.",
-		each("limit", []string{"inflight", "connection_inflight", "upstream_buffer", "connections"}, func(s *engine.Stats) []uint64 {
-			return []uint64{s.InflightRefused, s.ConnInflightRefused, s.UpstreamFullRefused, s.ConnectionsRefused}
+		each("limit", []string{"inflight", "connection_inflight", "upstream_buffer", "jetstream_buffer", "connections"}, func(s *engine.Stats) []uint64 {
+			return []uint64{s.InflightRefused, s.ConnInflightRefused, s.UpstreamFullRefused, s.JetStreamRefused, s.ConnectionsRefused}
 		})},
 	{"ipc_no_reply_refused_total", counter, "", "Publishes with the flag NO_REPLY that were refused, and so vanished without an answer.",
 		one(func(s *engine.Stats) uint64 { return s.NoReplyRefused })},
@@ -64,6 +64,10 @@ var gatewayFamilies = []family{
 		one(func(s *engine.Stats) uint64 { return s.UpstreamBuffered })},
 	{"ipc_nats_dropped_bytes_total", counter, "", "Bytes queued for NATS that a lost connection never took.",
 		one(func(s *engine.Stats) uint64 { return s.UpstreamDropped })},
+	{"ipc_jetstream_held_bytes", gauge, "", "Bytes of messages that wait for an acknowledgement of JetStream now.",
+		one(func(s *engine.Stats) uint64 { return s.JetStreamHeldBytes })},
+	{"ipc_jetstream_resends_total", counter, "", "Copies of messages sent to JetStream after the first, because no acknowledgement had come.",
+		one(func(s *engine.Stats) uint64 { return s.JetStreamResends })},
 	{"ipc_flush_batch_messages", histogram, "", "Messages that one write to NATS carried.", flushBatches},
 	{"ipc_circuit_breaker_state", gauge, "", "State of the circuit breaker; always 0, closed: there is no breaker yet.",
 		one(func(s *engine.Stats) uint64 { return s.CircuitBreakerState })},

@@ -102,6 +102,7 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		BuffersAvailable: 121, BuffersAcquired: 122, BuffersReleased: 123,
 		LinksUp: 124, LinksActive: 125, LinksIdle: 126, LinkReconnects: 127,
 		UpstreamBytesIn: 128, UpstreamBytesOut: 129, UpstreamBuffered: 130, UpstreamDropped: 131,
+		JetStreamRefused: 144, JetStreamHeldBytes: 145, JetStreamResends: 146,
 		CircuitBreakerState: 2, Draining: true,
 	}
 	want := map[string]string{
@@ -120,6 +121,7 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		`ipc_limit_refusals_total{limit="inflight"}`:            "112",
 		`ipc_limit_refusals_total{limit="connection_inflight"}`: "113",
 		`ipc_limit_refusals_total{limit="upstream_buffer"}`:     "114",
+		`ipc_limit_refusals_total{limit="jetstream_buffer"}`:    "144",
 		`ipc_limit_refusals_total{limit="connections"}`:         "103",
 		"ipc_late_replies_total":                                "115",
 		"ipc_abandoned_requests_total":                          "116",
@@ -138,6 +140,8 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		"ipc_nats_bytes_sent_total":                             "129",
 		"ipc_nats_buffered_bytes":                               "130",
 		"ipc_nats_dropped_bytes_total":                          "131",
+		"ipc_jetstream_held_bytes":                              "145",
+		"ipc_jetstream_resends_total":                           "146",
 		"ipc_circuit_breaker_state":                             "2",
 		"ipc_draining":                                          "1",
 		`ipc_build_info{version="v1.2.3",goversion="` + runtime.Version() + `"}`: "1",

@@ -107,15 +107,21 @@ func (l *Link) SetBufferedMax(bytes int) { l.bufferedMax = bytes }
 // Pending reports whether bytes wait to be written that Flush could write now.
 func (l *Link) Pending() bool { return l.outAt < len(l.out) && !l.blocked }
 
+// Epoch returns how often the link has become ready. It may be called from any goroutine.
+func (l *Link) Epoch() uint64 { return l.Counters.Connects.Load() }
+
+// WrittenTo reports whether the bytes up to offset end are written. REQUIRES: on loop.
+func (l *Link) WrittenTo(end uint64) bool { return end <= l.written }
+
 // PendingBytes returns the number of bytes that wait to be written.
 func (l *Link) PendingBytes() int { return len(l.out) - l.outAt }
 
 // CountBuffered brings Counters.Buffered up to date; call it at the end of a pass.
 func (l *Link) CountBuffered() { l.Counters.Buffered.Store(uint64(l.PendingBytes())) }
 
-// messageBytes returns what NATS counts against max_payload: the payload and, if there are header
+// MessageBytes returns what NATS counts against max_payload: the payload and, if there are header
 // lines, the block that they travel in.
-func messageBytes(headers, payload []byte) int {
+func MessageBytes(headers, payload []byte) int {
 	if len(headers) == 0 {
 		return len(payload)
 	}
@@ -133,17 +139,55 @@ const protocolBytesMax = 256
 // token, and the reply comes to Handler.Deliver. The slices are copied. The result is the offset of
 // the message's end, to be compared with what Written and LinkDown tell.
 func (l *Link) Publish(subject, headers, payload []byte, token uint64, reply bool) (end uint64, err error) {
-	total := messageBytes(headers, payload)
-	switch {
-	case !l.ready.Load():
-		return 0, ErrNotReady
-	case total > l.maxPayload:
-		return 0, ErrTooLarge
-	case len(l.out)-l.outAt+total+len(subject)+protocolBytesMax > l.bufferedMax:
-		return 0, ErrFull
+	total := MessageBytes(headers, payload)
+	if err := l.room(total, total+len(subject)+protocolBytesMax); err != nil {
+		return 0, err
 	}
 	before := len(l.out)
-	out := l.out
+	l.out = l.appendMessage(l.out, subject, headers, payload, token, reply)
+	return l.queuedMessage(before), nil
+}
+
+// AppendMessage appends to dst what Publish with reply would queue for the same message, for
+// PublishAppended. It is the same in every epoch of the link.
+func (l *Link) AppendMessage(dst, subject, headers, payload []byte, token uint64) []byte {
+	return l.appendMessage(dst, subject, headers, payload, token, true)
+}
+
+// PublishAppended is Publish for a message that AppendMessage made, to be called once or again. total
+// is what [MessageBytes] says of it.
+func (l *Link) PublishAppended(message []byte, total int) (end uint64, err error) {
+	if err := l.room(total, len(message)); err != nil {
+		return 0, err
+	}
+	before := len(l.out)
+	l.out = append(l.out, message...)
+	return l.queuedMessage(before), nil
+}
+
+// room reports whether a message can be queued that counts total bytes against max_payload and has
+// size bytes with the protocol around it.
+func (l *Link) room(total, size int) error {
+	switch {
+	case !l.ready.Load():
+		return ErrNotReady
+	case total > l.maxPayload:
+		return ErrTooLarge
+	case l.PendingBytes()+size > l.bufferedMax:
+		return ErrFull
+	}
+	return nil
+}
+
+// queuedMessage accounts for a message that was appended to out, which was before bytes long.
+func (l *Link) queuedMessage(before int) (end uint64) {
+	l.queued += uint64(len(l.out) - before)
+	l.batchMessages++
+	return l.queued
+}
+
+func (l *Link) appendMessage(out, subject, headers, payload []byte, token uint64, reply bool) []byte {
+	total := MessageBytes(headers, payload)
 	if len(headers) == 0 {
 		out = append(out, "PUB "...)
 	} else {
@@ -168,11 +212,7 @@ func (l *Link) Publish(subject, headers, payload []byte, token uint64, reply boo
 		out = append(out, "\r\n"...)
 	}
 	out = append(out, payload...)
-	out = append(out, "\r\n"...)
-	l.out = out
-	l.queued += uint64(len(out) - before)
-	l.batchMessages++
-	return l.queued, nil
+	return append(out, "\r\n"...)
 }
 
 // appendSize appends a decimal number: strconv.AppendUint, without its generality.

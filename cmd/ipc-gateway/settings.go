@@ -91,10 +91,16 @@ func (o *options) settings() []setting {
 		{flag: "max-upstream-buffer", env: "IPC_MAX_UPSTREAM_BUFFER", group: groupLimits, arg: "SIZE", value: sizeValue(&c.MaxUpstreamBufferBytes),
 			help: "Bytes that may wait for NATS in each loop; over it: OVERLOADED."},
 
+		{flag: "max-jetstream-buffer", env: "IPC_MAX_JETSTREAM_BUFFER", group: groupLimits, arg: "SIZE", value: sizeValue(&c.MaxHeldBytes),
+			help: "Bytes of messages that each loop keeps until JetStream has acknowledged them; over it: OVERLOADED."},
+
 		{flag: "subject", env: "IPC_SUBJECT", oldEnv: "CGW_IPC_ROUTER_SUBJECT", group: groupRequests, arg: "SUBJECT", value: everySubjectValue(&c.Routes),
 			help: "NATS subject of all three routes: submit, query, cancel. The file can give each its own."},
 		{flag: "timeout", env: "IPC_TIMEOUT", oldEnv: "CGW_IPC_TIMEOUT_MS", group: groupRequests, arg: "DURATION", value: everyTimeoutValue(c),
 			help: "How long a request may take that names no deadline, unless its route in the file says otherwise."},
+
+		{flag: "jetstream-ack-wait", env: "IPC_JETSTREAM_ACK_WAIT", group: groupRequests, arg: "DURATION", value: durationValue(&c.AckWait),
+			help: "How long to wait for JetStream's acknowledgement before the message is sent again, until the request's timeout."},
 
 		{flag: "nats-url", env: "IPC_NATS_URL", oldEnv: "CGW_IPC_NATS_URL", group: groupNATS, arg: "URL,...", value: urlsValue(&n.URLs),
 			help: "NATS servers, as nats://user:password@host:4222 or tls://host; several separated by commas. Not logged with passwords."},
