@@ -1,6 +1,9 @@
 package codec
 
-import "errors"
+import (
+	"bytes"
+	"errors"
+)
 
 // PublishSubjectBytesMax is the longest subject, in bytes, that [ValidateSubject] lets through. A
 // NATS server ends the connection of a client whose command line is over 4096 bytes (its
@@ -59,4 +62,47 @@ func validateToken(token []byte) error {
 		return ErrSubjectWildcard
 	}
 	return nil
+}
+
+// ErrPattern is returned by [ValidatePattern].
+var ErrPattern = errors.New("codec: not a subject pattern: want tokens with dots between, as app.* or app.>")
+
+// ValidatePattern reports whether pattern can be given to [SubjectMatches]: a subject in which a token
+// may be "*", and the last one ">".
+func ValidatePattern(pattern []byte) error {
+	if len(pattern) == 0 || len(pattern) > PublishSubjectBytesMax {
+		return ErrPattern
+	}
+	for rest, more := pattern, true; more; {
+		var token []byte
+		token, rest, more = bytes.Cut(rest, []byte{'.'})
+		if len(token) == 0 || more && string(token) == ">" {
+			return ErrPattern
+		}
+		for _, c := range token {
+			if c <= ' ' || c == 0x7F {
+				return ErrPattern
+			}
+		}
+	}
+	return nil
+}
+
+// SubjectMatches reports whether a valid pattern stands for subject, a valid one to publish to, by NATS's
+// rules: "*" for one token, ">" for one or more at the end. It does not allocate.
+func SubjectMatches(pattern, subject []byte) bool {
+	for {
+		want, restOfPattern, morePattern := bytes.Cut(pattern, []byte{'.'})
+		if len(want) == 1 && want[0] == '>' {
+			return true
+		}
+		token, restOfSubject, moreSubject := bytes.Cut(subject, []byte{'.'})
+		if (len(want) != 1 || want[0] != '*') && !bytes.Equal(want, token) || morePattern != moreSubject {
+			return false
+		}
+		if !morePattern {
+			return true
+		}
+		pattern, subject = restOfPattern, restOfSubject
+	}
 }

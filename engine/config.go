@@ -61,6 +61,10 @@ type Routes struct {
 	Submit Route // TASK_SUBMIT
 	Query  Route // TASK_QUERY
 	Cancel Route // TASK_CANCEL
+
+	// JetStream names the subjects, wildcards allowed, on which PUBLISH is answered with the acknowledgement of
+	// the stream that stored the message, whether its headers ask for it or not.
+	JetStream []string
 }
 
 const (
@@ -185,6 +189,11 @@ func (c *Config) Validate() error {
 			bad("route %s: unknown mode %d", r.name, r.route.Mode)
 		}
 		checkTimeout("route "+r.name+": timeout", r.route.Timeout)
+	}
+	for _, pattern := range c.Routes.JetStream {
+		if err := codec.ValidatePattern([]byte(pattern)); err != nil {
+			bad("route publish: jetstream: subject %q: %w", pattern, err)
+		}
 	}
 	if err := c.NATS.Validate(); err != nil {
 		problems = append(problems, err)

@@ -62,9 +62,15 @@ func headerLine(headers []byte, name string) (value []byte, found bool) {
 	return nil, false
 }
 
-// expectsStream reports whether the headers of a PUBLISH ask for an acknowledgement.
-func expectsStream(headers []byte) bool {
-	_, found := headerLine(headers, headerExpectedStream)
+// wantsAck reports whether a PUBLISH is to be answered with the acknowledgement of a stream: its headers
+// ask for that, or the configuration does.
+func (l *loop) wantsAck(f *codec.Frame) bool {
+	for _, pattern := range l.policy.durableSubjects {
+		if codec.SubjectMatches(pattern, f.Subject) {
+			return true
+		}
+	}
+	_, found := headerLine(f.Headers, headerExpectedStream)
 	return found
 }
 

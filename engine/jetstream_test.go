@@ -88,6 +88,10 @@ func TestJetStreamPublishIsAnsweredWithTheAcknowledgement(t *testing.T) {
 	cfg.Routes.Submit = Route{Subject: "orders.task", Mode: ModeJetStream, Timeout: testTimeout}
 	g := runGateway(t, cfg)
 	waitReady(t, g)
+	cfg.Routes.JetStream = []string{"orders.*.durable"}
+	if _, err := g.Reload(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
 	p := dial(t, g)
 
 	p.send(v1(codec.TypeTaskSubmit, "one"))
@@ -108,9 +112,13 @@ func TestJetStreamPublishIsAnsweredWithTheAcknowledgement(t *testing.T) {
 	if f := p.receive(); f.Type != codec.TypeResponseOK || len(f.Payload) != 0 {
 		t.Errorf("PUBLISH that does not ask: got %v %q", f.Type, f.Payload)
 	}
-	eventually(t, "the last message is stored", func() bool { return len(stored(t, js, "ORDERS")) == 4 })
+	p.send(v2(codec.TypePublish, 10, "orders.new.durable", "five"))
+	if ack := p.expectAck(2, 10); ack.Seq != 5 {
+		t.Errorf("PUBLISH to a subject that is configured: %+v", ack)
+	}
+	eventually(t, "the last message is stored", func() bool { return len(stored(t, js, "ORDERS")) == 5 })
 	all := stored(t, js, "ORDERS")
-	for i, want := range []string{"one", "two", "three", "four"} {
+	for i, want := range []string{"one", "two", "three", "four", "five"} {
 		if string(all[i].Data) != want {
 			t.Errorf("message %d is %q, want %q", i, all[i].Data, want)
 		}

@@ -15,6 +15,8 @@ type policy struct {
 
 	// By label, for the frame types that go to NATS. REQUEST and PUBLISH have no subject here.
 	routes [TypeCount]compiledRoute
+
+	durableSubjects [][]byte // patterns of Routes.JetStream
 }
 
 // compiledRoute is a Route in the form that the data path wants.
@@ -27,6 +29,9 @@ type compiledRoute struct {
 // newPolicy compiles a configuration that was validated.
 func newPolicy(cfg *Config) *policy {
 	p := &policy{Config: *cfg}
+	for _, pattern := range cfg.Routes.JetStream {
+		p.durableSubjects = append(p.durableSubjects, []byte(pattern))
+	}
 	for label, route := range map[uint8]Route{
 		labelSubmit: cfg.Routes.Submit, labelQuery: cfg.Routes.Query, labelCancel: cfg.Routes.Cancel,
 		labelPublish: {Timeout: cfg.Timeout, Mode: ModePublish}, labelRequest: {Timeout: cfg.Timeout, Mode: ModeRequest},

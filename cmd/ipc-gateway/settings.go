@@ -102,7 +102,7 @@ func (o *options) settings() []setting {
 		{flag: "jetstream-ack-wait", env: "IPC_JETSTREAM_ACK_WAIT", group: groupRequests, arg: "DURATION", value: durationValue(&c.AckWait),
 			help: "How long to wait for JetStream's acknowledgement before the message is sent again, until the request's timeout."},
 
-		{flag: "nats-url", env: "IPC_NATS_URL", oldEnv: "CGW_IPC_NATS_URL", group: groupNATS, arg: "URL,...", value: urlsValue(&n.URLs),
+		{flag: "nats-url", env: "IPC_NATS_URL", oldEnv: "CGW_IPC_NATS_URL", group: groupNATS, arg: "URL,...", value: listValue(&n.URLs),
 			help: "NATS servers, as nats://user:password@host:4222 or tls://host; several separated by commas. Not logged with passwords."},
 		{flag: "nats-creds", env: "IPC_NATS_CREDS", group: groupNATS, arg: "FILE", value: textValue(&n.CredsFile),
 			help: "Credentials file: user JWT and NKey seed."},
@@ -151,5 +151,5 @@ func (o *options) settings() []setting {
 			setting{key: key + "timeout", value: durationValue(&r.route.Timeout)},
 		)
 	}
-	return list
+	return append(list, setting{key: "routes.publish.jetstream", value: listValue(&c.Routes.JetStream)})
 }

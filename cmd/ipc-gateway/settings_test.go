@@ -160,7 +160,7 @@ func TestPredecessorsVariables(t *testing.T) {
 	c := &o.engine
 	route := engine.Route{Subject: "old.subject", Timeout: 1500 * time.Millisecond}
 	if c.SocketPath != "/tmp/old.sock" || !slices.Equal(c.NATS.URLs, []string{"nats://a:1", "nats://b:2"}) ||
-		c.Routes != (engine.Routes{Submit: route, Query: route, Cancel: route}) || c.Timeout != route.Timeout || c.MaxConnections != 7 {
+		!reflect.DeepEqual(c.Routes, engine.Routes{Submit: route, Query: route, Cancel: route}) || c.Timeout != route.Timeout || c.MaxConnections != 7 {
 		t.Errorf("read as %+v", c)
 	}
 }
@@ -194,7 +194,7 @@ routes:
 			Query:  engine.Route{Subject: c.query, Timeout: c.ofQuery, Mode: engine.ModePublish},
 			Cancel: engine.Route{Subject: c.submit, Timeout: c.common},
 		}
-		if o.engine.Routes != want || o.engine.Timeout != c.common {
+		if !reflect.DeepEqual(o.engine.Routes, want) || o.engine.Timeout != c.common {
 			t.Errorf("%s: got %+v and timeout %v, want %+v and %v", name, o.engine.Routes, o.engine.Timeout, want, c.common)
 		}
 	}

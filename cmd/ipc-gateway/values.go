@@ -208,16 +208,16 @@ func everyTimeoutValue(c *engine.Config) value {
 
 func modeValue(p *engine.Mode) value { return fieldValue(p, engine.ParseMode, engine.Mode.String) }
 
-// urlsValue fills the list of servers. Its errors would show passwords, so it has none:
-// upstream.Config.Validate judges the entries, with passwords masked.
-func urlsValue(p *[]string) value {
+// listValue fills a list of texts that have no commas in them. It judges none: for URLs its errors would
+// show passwords, which upstream.Config.Validate masks.
+func listValue(p *[]string) value {
 	return fieldValue(p, func(text string) ([]string, error) {
-		urls := strings.Split(text, ",")
-		for i := range urls {
-			urls[i] = strings.TrimSpace(urls[i])
+		list := strings.Split(text, ",")
+		for i := range list {
+			list[i] = strings.TrimSpace(list[i])
 		}
-		return urls, nil
-	}, func(urls []string) string { return strings.Join(urls, ",") })
+		return list, nil
+	}, func(list []string) string { return strings.Join(list, ",") })
 }
 
 // addressValue takes host:port; empty text and "off" both mean no address at all.
