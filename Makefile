@@ -46,7 +46,7 @@ lint: ## gofmt, go vet, golangci-lint (the linters are named in .golangci.yml)
 	go run $(GOLANGCI_LINT) run
 
 .PHONY: bench
-bench: ## measure the gateway against nats.go and a C echo, 4 minutes (BENCH_FLAGS=-quick)
+bench: ## measure the gateway against nats.go and a C echo, 6 minutes (BENCH_FLAGS=-quick)
 	go run ./perf/bench $(BENCH_FLAGS)
 
 .PHONY: microbench

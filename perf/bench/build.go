@@ -13,7 +13,7 @@ import (
 // programs are the Go programs that the benchmark runs, by what it calls them.
 var programs = []string{"./cmd/ipc-gateway", "./perf/natsd", "./perf/responder", "./perf/load"}
 
-// errNoCompiler is returned by buildEcho where there is no C compiler. The rest works without.
+// errNoCompiler is returned by buildC where there is no C compiler. The rest works without.
 var errNoCompiler = errors.New("no C compiler found: install gcc, or name one in CC")
 
 // buildPrograms builds them into folder.
@@ -23,11 +23,11 @@ func buildPrograms(ctx context.Context, root, folder string) error {
 	return runTool(ctx, root, "go", args...)
 }
 
-// buildEcho builds perf/echo/echo.c as folder/echo.
-func buildEcho(ctx context.Context, root, folder string) error {
+// buildC builds perf/NAME/NAME.c as folder/NAME.
+func buildC(ctx context.Context, root, folder, name string) error {
 	for _, compiler := range []string{os.Getenv("CC"), "gcc", "cc", "clang"} {
 		if _, err := exec.LookPath(compiler); err == nil {
-			return runTool(ctx, root, compiler, "-O2", "-o", filepath.Join(folder, "echo"), filepath.Join("perf", "echo", "echo.c"))
+			return runTool(ctx, root, compiler, "-O2", "-o", filepath.Join(folder, name), filepath.Join("perf", name, name+".c"))
 		}
 	}
 	return errNoCompiler

@@ -43,20 +43,16 @@ func (g *goal) String() string {
 	return fmt.Sprintf("%-11s  %s: %.3f%s, goal %s %v%s", verdict, g.what, g.got, g.unit, bound, g.want, g.unit)
 }
 
-// requestGoals judges duels of gateway and direct. The goals are about programs: what connections in
-// one process reach is not called so.
-func requestGoals(duels []*duel, s *settings) []*goal {
-	clients := "programs"
-	if s.shared {
-		clients = "connections in one process"
-	}
+// requestGoals judges duels of gateway and direct. language is that of the gateway's clients; the goals are about
+// programs, and what connections in one process reach is not called so.
+func requestGoals(duels []*duel, language, clients string) []*goal {
 	var goals []*goal
 	for _, d := range duels {
 		if d.connections == 1 {
 			goals = append(goals, extra("p50", d, p50, goalExtraP50Us), extra("p99", d, p99, goalExtraP99Us))
 		}
 		if want, wanted := goalRate[d.connections]; wanted {
-			what := fmt.Sprintf("requests/s, %d %s, gateway / direct", d.connections, clients)
+			what := fmt.Sprintf("requests/s, %d %s, gateway (%s) / direct", d.connections, clients, language)
 			goals = append(goals, &goal{what, d.compare(perSecond).medians, want, true, "x"})
 		}
 	}

@@ -1,4 +1,4 @@
-// Command bench compares, in one go and on this machine, the gateway with programs that use nats.go
+// Command bench compares, in one go and on this machine, programs that go through the gateway with programs that use nats.go
 // directly, and its PING with a bare C epoll echo. It builds and starts all that it needs, on
 // loopback and in a temporary folder, and ends it again. See perf/README.md for how to read what it
 // prints.
@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -60,9 +61,16 @@ func run(ctx context.Context, s *settings) error {
 		return err
 	}
 
-	var requests, pings []*duel
+	apart := *s // each client a program, whatever -shared says of those in Go
+	apart.shared = false
+	var sockets, requests, pings []*duel
 	for _, n := range s.connections {
-		requests = append(requests, &duel{connections: n, window: 1, a: r.throughGateway(s, n), b: r.direct(s, n)})
+		if r.echo != nil {
+			sockets = append(sockets, &duel{connections: n, window: 1, a: r.throughSockets(s, n), b: r.direct(&apart, n)})
+		}
+		if s.goClients || r.echo == nil {
+			requests = append(requests, &duel{connections: n, window: 1, a: r.throughGateway(s, n), b: r.direct(s, n)})
+		}
 	}
 	if r.echo != nil {
 		for _, p := range pingShapes {
@@ -70,7 +78,7 @@ func run(ctx context.Context, s *settings) error {
 				a: r.pingGateway(p.connections, p.window), b: r.pingEcho(p.connections, p.window)})
 		}
 	}
-	all := append(requests[:len(requests):len(requests)], pings...)
+	all := slices.Concat(sockets, requests, pings)
 	for _, d := range all {
 		if err := d.fight(ctx, r, s); err != nil {
 			return err
@@ -80,8 +88,17 @@ func run(ctx context.Context, s *settings) error {
 	out := os.Stdout
 	fmt.Fprintf(out, "%s/%s, %s, %d CPUs; medians of %d runs of %v each, in turns\n",
 		runtime.GOOS, runtime.GOARCH, runtime.Version(), runtime.NumCPU(), s.repeats, s.duration)
-	writeTable(out, fmt.Sprintf("gateway (%s) vs nats.go directly, %d B echo, %s", s.frame(), s.payload, s.clients()), requests)
-	goals := requestGoals(requests, s)
+	var goals []*goal
+	if len(sockets) > 0 {
+		writeTable(out, fmt.Sprintf("gateway (v1 TASK_SUBMIT), clients in C with a plain blocking socket, vs nats.go directly, %d B echo, each client a program of its own", s.payload), sockets)
+		goals = append(goals, requestGoals(sockets, "C", "programs")...)
+	}
+	if len(requests) > 0 {
+		writeTable(out, fmt.Sprintf("gateway (%s), clients in Go, vs nats.go directly, %d B echo, %s", s.frame(), s.payload, s.clients()), requests)
+	}
+	if len(sockets) == 0 {
+		goals = append(goals, requestGoals(requests, "Go", s.spread())...)
+	}
 	if len(pings) > 0 {
 		writeTable(out, "PING: gateway vs C echo", pings)
 		goals = append(goals, pingGoals(pings)...)
@@ -96,6 +113,9 @@ func run(ctx context.Context, s *settings) error {
 func (s *settings) estimate() time.Duration {
 	const around = 300 * time.Millisecond // starting load, connecting, ending it
 	pairs := len(s.connections) + len(pingShapes)
+	if s.goClients {
+		pairs += len(s.connections)
+	}
 	perPair := 2 * (min(s.duration, warmUpMax) + around + time.Duration(s.repeats)*(s.duration+around))
 	return time.Duration(pairs) * perPair
 }

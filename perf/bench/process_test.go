@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"net"
 	"runtime"
@@ -139,14 +138,7 @@ func TestTail(t *testing.T) {
 
 // The C echo answers each PING, however the bytes come, and hangs up on anything else.
 func TestEcho(t *testing.T) {
-	folder := t.TempDir()
-	err := buildEcho(t.Context(), "../..", folder)
-	if errors.Is(err, errNoCompiler) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	folder := buildForTest(t, "echo")
 	p := startTest(t, folder+"/echo", folder+"/s")
 	if _, err := p.awaitReady(); err != nil {
 		t.Fatal(err)

@@ -47,13 +47,15 @@ func startRig(ctx context.Context, s *settings) (*rig, error) {
 	if err := r.startGateway(ctx, s); err != nil {
 		return r, err
 	}
-	err = buildEcho(ctx, root, r.folder)
-	if errors.Is(err, errNoCompiler) {
-		progress("PING is not compared with the C echo: %v", err)
-		return r, nil
-	}
-	if err != nil {
-		return r, err
+	for _, name := range []string{"echo", "sockets"} {
+		err := buildC(ctx, root, r.folder, name)
+		if errors.Is(err, errNoCompiler) {
+			progress("no clients in C, and PING is not compared with the C echo: %v", err)
+			return r, nil
+		}
+		if err != nil {
+			return r, err
+		}
 	}
 	if r.echo, err = start(ctx, "C echo", r.path("echo"), r.path("echo.sock")); err != nil {
 		return r, err

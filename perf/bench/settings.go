@@ -15,7 +15,8 @@ type settings struct {
 	repeats     int
 	duration    time.Duration // of each run
 	connections []int         // of gateway vs direct
-	shared      bool          // the connections of a side are in one process
+	goClients   bool          // clients of the gateway in Go too
+	shared      bool          // those, and direct's beside them, are connections in one process
 	payload     int           // bytes
 	version     int           // of the frames
 	loops       int           // of the gateway; 0: its default
@@ -30,9 +31,10 @@ func parse(args []string) (*settings, error) {
 	flags.IntVar(&s.repeats, "repeats", 5, "measured runs of each kind")
 	seconds := flags.Float64("seconds", 3, "length of a run")
 	connections := flags.String("conns", "1,16,64", "connections of gateway vs direct; the goals are about 16 and 64")
-	flags.BoolVar(&s.shared, "shared", false, "gateway vs direct: all connections of a side in one process, instead of a program for each")
+	flags.BoolVar(&s.goClients, "go", true, "also measure clients of the gateway that are written in Go")
+	flags.BoolVar(&s.shared, "shared", false, "clients in Go: all connections of a side in one process, instead of a program for each")
 	flags.IntVar(&s.payload, "payload", 256, "bytes of a request's payload")
-	flags.IntVar(&s.version, "version", codec.Version1, "frames to the gateway: 1 is TASK_SUBMIT, 2 is REQUEST")
+	flags.IntVar(&s.version, "version", codec.Version1, "frames of clients in Go to the gateway: 1 is TASK_SUBMIT, 2 is REQUEST")
 	flags.IntVar(&s.loops, "loops", 0, "event loops of the gateway; 0: its default")
 	quick := flags.Bool("quick", false, "2 repeats of 0.5 s, to see that all works: the figures are worth little")
 	if err := flags.Parse(args); err != nil {
@@ -86,8 +88,8 @@ func (s *settings) command() string {
 	for i, n := range s.connections {
 		counts[i] = strconv.Itoa(n)
 	}
-	return fmt.Sprintf("go run ./perf/bench -repeats %d -seconds %v -conns %s -shared=%t -payload %d -version %d -loops %d",
-		s.repeats, s.duration.Seconds(), strings.Join(counts, ","), s.shared, s.payload, s.version, s.loops)
+	return fmt.Sprintf("go run ./perf/bench -repeats %d -seconds %v -conns %s -go=%t -shared=%t -payload %d -version %d -loops %d",
+		s.repeats, s.duration.Seconds(), strings.Join(counts, ","), s.goClients, s.shared, s.payload, s.version, s.loops)
 }
 
 // frame names what is sent to the gateway.
@@ -96,6 +98,14 @@ func (s *settings) frame() string {
 		return "v2 REQUEST"
 	}
 	return "v1 TASK_SUBMIT"
+}
+
+// spread names the clients of a side.
+func (s *settings) spread() string {
+	if s.shared {
+		return "connections in one process"
+	}
+	return "programs"
 }
 
 // clients says how the connections of a side are spread over processes.

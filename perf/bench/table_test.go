@@ -71,11 +71,11 @@ func TestGoals(t *testing.T) {
 	// The rate of the first is half: its CPU per request is twice.
 	pings := []*duel{duelOf(16, []float64{100}, []float64{200}, 1, 1)}
 	var out strings.Builder
-	writeGoals(&out, append(requestGoals(requests, s), pingGoals(pings)...), s, true)
+	writeGoals(&out, append(requestGoals(requests, "C", "programs"), pingGoals(pings)...), s, true)
 	for _, want := range []string{
 		"NOT REACHED  p50, 1 connection, gateway - direct: 41.000 us, goal at most 40 us",
 		"reached      p99, 1 connection, gateway - direct: 41.000 us, goal at most 150 us",
-		"reached      requests/s, 16 programs, gateway / direct: 1.200x, goal at least 1.2x",
+		"reached      requests/s, 16 programs, gateway (C) / direct: 1.200x, goal at least 1.2x",
 		"NOT REACHED  CPU per PING, 16 x 1, gateway / C echo: 2.000x, goal at most 1.4x",
 		"not measured  requests/s, 64 programs: not among -conns",
 	} {
@@ -84,7 +84,7 @@ func TestGoals(t *testing.T) {
 		}
 	}
 	out.Reset()
-	writeGoals(&out, requestGoals(requests, &settings{shared: true}), s, true)
+	writeGoals(&out, requestGoals(requests, "Go", "connections in one process"), s, true)
 	if want := "requests/s, 16 connections in one process, gateway"; !strings.Contains(out.String(), want) {
 		t.Errorf("no %q in\n%s", want, out.String())
 	}
@@ -97,7 +97,7 @@ func TestGoals(t *testing.T) {
 
 // The command line that is printed makes the same runs.
 func TestCommand(t *testing.T) {
-	first, err := parse([]string{"-quick", "-conns", "3,70", "-shared", "-version", "2", "-loops", "2", "-payload", "1000"})
+	first, err := parse([]string{"-quick", "-conns", "3,70", "-go=false", "-shared", "-version", "2", "-loops", "2", "-payload", "1000"})
 	if err != nil {
 		t.Fatal(err)
 	}

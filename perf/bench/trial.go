@@ -11,10 +11,11 @@ import (
 	"github.com/aigroup/ipc-gateway/perf/internal/report"
 )
 
-// trial is one kind of run of load.
+// trial is one kind of run.
 type trial struct {
 	name    string   // in the table
-	args    []string // of load
+	sockets bool     // the clients are perf/sockets, else perf/load
+	args    []string // of either, less those that say how long
 	server  *process // what answers, and whose CPU time counts; nil: not one process
 	metrics bool     // server is the gateway: read its mallocs and collections
 }
@@ -45,8 +46,8 @@ func (r *rig) run(ctx context.Context, t *trial, duration time.Duration) (*sampl
 	// More than load itself allows for an answer.
 	ctx, cancel := context.WithTimeout(ctx, duration+2*startTimeout)
 	defer cancel()
-	args := append([]string{"-controlled", "-seconds", fmt.Sprint(duration.Seconds())}, t.args...)
-	load, err := start(ctx, "load on "+t.name, r.path("load"), args...)
+	program, args := t.command(duration)
+	load, err := start(ctx, program+" on "+t.name, r.path(program), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -160,6 +161,22 @@ func (r *rig) evaluate(s *sample, t *trial, before, after *snapshot) {
 	wall := after.at.Sub(before.at)
 	s.othersCPUs = max(0, float64(after.machine.busy-before.machine.busy-ours)/float64(wall))
 	s.stolenCPUs = float64(after.machine.stolen-before.machine.stolen) / float64(wall)
+}
+
+// command returns the program that makes the load, and its arguments.
+func (t *trial) command(duration time.Duration) (program string, args []string) {
+	seconds := fmt.Sprint(duration.Seconds())
+	if t.sockets {
+		return "sockets", append(t.args[:len(t.args):len(t.args)], seconds)
+	}
+	return "load", append([]string{"-controlled", "-seconds", seconds}, t.args...)
+}
+
+// throughSockets is a run of programs in C through the gateway.
+func (r *rig) throughSockets(s *settings, programs int) trial {
+	return trial{name: "gateway", sockets: true, server: r.gateway, metrics: true, args: []string{
+		r.path("gateway.sock"), strconv.Itoa(programs), strconv.Itoa(s.payload),
+	}}
 }
 
 // throughGateway, direct, pingGateway and pingEcho are the kinds of runs.
