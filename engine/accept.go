@@ -2,15 +2,10 @@ package engine
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/aigroup/ipc-gateway/codec"
 )
 
 const (
@@ -21,30 +16,26 @@ const (
 	// believe that nobody is left who connected before; after leftoversMax it believes so anyway.
 	acceptLeftovers = 20 * time.Millisecond
 	leftoversMax    = time.Second
-	// refusalsMax bounds the refused connections that are given refusalTime to read their refusal.
-	refusalsMax = 256
-	refusalTime = time.Second
 )
 
 // acceptor accepts clients and spreads them over the loops.
 type acceptor struct {
-	gateway  *Gateway
-	socket   *socketFile
-	log      *slog.Logger
-	nextID   uint64
-	overload []byte // the frame for the connection over the limit
-	refusals chan struct{}
-	done     sync.WaitGroup
+	gateway   *Gateway
+	socket    *socketFile
+	log       *slog.Logger
+	nextID    uint64
+	strangers strangersLog
+	refusals  chan struct{}
+	done      sync.WaitGroup
 }
 
 func newAcceptor(g *Gateway, socket *socketFile) *acceptor {
-	object := codec.AppendError(nil, codec.CodeOverloaded, "too many connections to the gateway", false)
 	return &acceptor{
-		gateway:  g,
-		socket:   socket,
-		log:      g.log,
-		overload: codec.AppendFrame(nil, &codec.Frame{Version: codec.Version1, Type: codec.TypeResponseError, Payload: object}),
-		refusals: make(chan struct{}, refusalsMax),
+		gateway:   g,
+		socket:    socket,
+		log:       g.log,
+		strangers: strangersLog{log: g.log, byUID: map[uint32]*stranger{}},
+		refusals:  make(chan struct{}, refusalsMax),
 	}
 }
 
@@ -91,14 +82,13 @@ func (a *acceptor) run() {
 // take gives a connection to the loop that has the fewest, or refuses it.
 func (a *acceptor) take(fd int) {
 	g := a.gateway
-	if g.connections.Add(1) > int64(g.policy.Load().MaxConnections) {
-		g.connections.Add(-1)
-		g.connectionsRefused.Add(1)
-		a.refuse(fd)
+	p := g.policy.Load()
+	peer := credentialsOf(fd)
+	rule := p.peers.ruleFor(peer, fd)
+	if !a.admit(fd, peer, rule, int64(p.MaxConnections)) {
 		return
 	}
 	g.connectionsTotal.Add(1)
-	peer := credentialsOf(fd)
 	l := g.loops[0]
 	for _, other := range g.loops[1:] {
 		if other.clients.Load() < l.clients.Load() {
@@ -108,25 +98,6 @@ func (a *acceptor) take(fd int) {
 	l.clients.Add(1)
 	a.nextID++
 	id := a.nextID
-	l.post(func() { l.open(fd, id, peer) })
-}
-
-// refuse tells a client that there are too many, and closes its connection. It gets a moment to
-// close first: closing with bytes of the client unread would reset the connection after the frame.
-func (a *acceptor) refuse(fd int) {
-	_, _ = unix.Write(fd, a.overload) // fits into the empty socket buffer
-	_ = unix.Shutdown(fd, unix.SHUT_WR)
-	conn := os.NewFile(uintptr(fd), "refused client")
-	select {
-	case a.refusals <- struct{}{}:
-	default:
-		_ = conn.Close()
-		return
-	}
-	a.done.Go(func() {
-		defer func() { <-a.refusals }()
-		defer conn.Close() //nolint:errcheck // there is nobody left to tell
-		_ = conn.SetDeadline(time.Now().Add(refusalTime))
-		_, _ = io.Copy(io.Discard, conn)
-	})
+	a.log.Debug("client connected", "client", id, "loop", l.index, "peer", peer, "rule", rule.name)
+	l.post(func() { l.open(fd, id, peer, rule) })
 }

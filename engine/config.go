@@ -111,6 +111,14 @@ type Config struct {
 	Timeout time.Duration
 	// Routes says where TASK_ frames go.
 	Routes Routes
+	// AllowUIDs and AllowGIDs name the users and groups whose programs may connect, beside the gateway's own user, root,
+	// and those that Peers has a rule for.
+	AllowUIDs, AllowGIDs []uint32
+	// AllowAnyone lets everybody connect who can open the socket.
+	AllowAnyone bool
+	// Peers says what the clients of some users and groups may do. For a client the rule of its user counts, else the
+	// first one of a group that it is in; who has no rule may do everything but publish to reserved subjects.
+	Peers []PeerRule
 	// NATS says how to reach NATS.
 	NATS upstream.Config
 	// Logger takes the gateway's messages and those of gnet and nats.go. Nil: slog.Default().
@@ -195,6 +203,7 @@ func (c *Config) Validate() error {
 			bad("route publish: jetstream: subject %q: %w", pattern, err)
 		}
 	}
+	problems = append(problems, c.validatePeers()...)
 	if err := c.NATS.Validate(); err != nil {
 		problems = append(problems, err)
 	}

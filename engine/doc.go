@@ -4,7 +4,7 @@
 // # Life of a request
 //
 //  1. frame    a pass reads from each client that is ready; codec.Decode returns views  pass.go, read.go
-//  2. admit    version, flags, correlation id, subject, limits; or the refusal         read.go, publish.go
+//  2. admit    version, flags, correlation id, subject, limits; or the refusal         read.go, publish.go, permit.go
 //  3. publish  the loop's table gives a slot, the link appends PUB to its batch        publish.go, upstream/link.go
 //  4. flush    the batch is written at the end of the pass, once for all its clients   pass.go
 //  5. deliver  the reply finds its slot by index and generation, or is late            upstream/parser.go, deliver.go
@@ -18,7 +18,8 @@
 // is locked. Other goroutines come in through loop.post, which queues a function and wakes the loop.
 // They are: the accept loop (accept.go), the ticker, which wakes loops for deadlines (ticker.go),
 // nats.go's (package upstream), and whoever calls Gateway. Counters are atomic, written by their loop
-// and read by anybody.
+// and read by anybody. What loops count together is few and atomic: the budget of requests in flight
+// (budget.go), and the numbers of a rule for peers that has such limits (peerstate.go).
 //
 // gnet runs the loop, and reads from the NATS connection. The clients, and the wakes, are watched by an
 // epoll instance of ours that is nested in gnet's (watch.go): one event of gnet's is one pass over
@@ -38,6 +39,9 @@
 //
 //	what                              Config field               at the bound the client sees
 //	connections                       MaxConnections             an OVERLOADED frame, then EOF
+//	connections of a rule's clients   PeerRule.Connections       an OVERLOADED frame, then EOF
+//	frames to NATS a second, a rule   PeerRule.RequestsPerSecond RATE_LIMITED
+//	requests in flight, a rule        PeerRule.Inflight          OVERLOADED, sent:false
 //	requests in flight, all loops     MaxInflight                OVERLOADED, sent:false
 //	requests in flight, a connection  MaxInflightPerConnection   OVERLOADED, sent:false
 //	bytes that wait for a client      MaxClientBufferBytes       the connection is closed

@@ -34,6 +34,8 @@ type Gateway struct {
 	budget  budget
 	ticker  *ticker
 	client  *gnet.Client
+	// reserved is what nobody may publish to who is not told that he may.
+	reserved *reservedSubjects
 
 	// Owned by whoever calls Start, Drain and Close, one after another.
 	lifecycle sync.Mutex
@@ -43,14 +45,18 @@ type Gateway struct {
 	running   bool
 	closed    bool
 
+	peerStates peerStates // of New, and of Reload, which holds lifecycle
+
 	// Atomic.
-	policy             atomic.Pointer[policy] // the newest; each loop has its own copy of the pointer
-	connections        atomic.Int64
-	connectionsTotal   atomic.Uint64
-	connectionsRefused atomic.Uint64
-	acceptErrors       atomic.Uint64
-	draining           atomic.Bool
-	stopped            atomic.Bool // the loops turn no more
+	policy                  atomic.Pointer[policy] // the newest; each loop has its own copy of the pointer
+	connections             atomic.Int64
+	connectionsTotal        atomic.Uint64
+	connectionsRefused      atomic.Uint64
+	peerConnectionsRefused  atomic.Uint64
+	connectionsUnauthorized atomic.Uint64
+	acceptErrors            atomic.Uint64
+	draining                atomic.Bool
+	stopped                 atomic.Bool // the loops turn no more
 }
 
 // New returns a gateway for cfg, or every problem that cfg has. It opens nothing.
@@ -58,17 +64,26 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, log: cfg.Logger, started: time.Now()}
+	g := &Gateway{cfg: cfg, log: cfg.Logger, started: time.Now(), peerStates: peerStates{}}
 	if g.log == nil {
 		g.log = slog.Default()
 	}
-	g.policy.Store(newPolicy(&cfg))
+	g.policy.Store(newPolicy(&cfg, g.peerStates))
 	g.budget.setUp(cfg.MaxInflight, cfg.Loops)
 	g.ticker = newTicker(g)
 	for i := range cfg.Loops {
 		g.loops = append(g.loops, newLoop(g, i))
 	}
+	g.reserved = newReservedSubjects(g.inboxes())
 	return g, nil
+}
+
+// inboxes returns the prefix of each link's reply subjects.
+func (g *Gateway) inboxes() (prefixes [][]byte) {
+	for _, l := range g.loops {
+		prefixes = append(prefixes, l.link.Inbox())
+	}
+	return prefixes
 }
 
 // Start runs the loops, begins to connect to NATS, and opens the socket, in this order. It does
@@ -331,7 +346,11 @@ func (g *Gateway) Stats() Stats {
 		ConnectionsRefused: g.connectionsRefused.Load(),
 		AcceptErrors:       g.acceptErrors.Load(),
 		Draining:           g.draining.Load(),
+
+		PeerConnectionsRefused:  g.peerConnectionsRefused.Load(),
+		ConnectionsUnauthorized: g.connectionsUnauthorized.Load(),
 	}
+	s.Peers, s.OtherPeers = g.policy.Load().peers.stats()
 	for _, l := range g.loops {
 		l.addTo(&s)
 	}

@@ -141,6 +141,11 @@ func checkBalanced(t testing.TB, g *Gateway) {
 			}
 		}
 	}
+	for who, state := range g.peerStates {
+		if c, i := state.connections.Load(), state.inflight.Load(); c != 0 || i != 0 {
+			t.Errorf("%s: %d connections and %d requests in flight are still counted", who, c, i)
+		}
+	}
 	free := g.budget.free.Load()
 	for _, l := range g.loops {
 		free += l.budget.inHand

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"errors"
 	"log/slog"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,7 +15,7 @@ type peerCredentials struct {
 	pid      int32 // 0: of a PID namespace that we do not see
 }
 
-// unknownID is the kernel's overflow value: nobody's uid or gid.
+// unknownID is the uid and gid that the kernel gives to nobody: chown(2) and setresuid(2) read it as "leave it".
 const unknownID = ^uint32(0)
 
 // credentialsOf asks the kernel who connected.
@@ -24,6 +26,29 @@ func credentialsOf(fd int) peerCredentials {
 		return peerCredentials{uid: unknownID, gid: unknownID}
 	}
 	return peerCredentials{uid: credentials.Uid, gid: credentials.Gid, pid: credentials.Pid}
+}
+
+// groupsMany is more groups than most users are in.
+const groupsMany = 64
+
+// supplementaryGroupsOf asks the kernel which groups the client was in when it connected, beside its
+// own. If it does not say, as before Linux 4.13, there are none.
+func supplementaryGroupsOf(fd int) []uint32 {
+	groups := make([]uint32, groupsMany)
+	for {
+		size := uint32(len(groups)) * uint32(unsafe.Sizeof(groups[0]))
+		_, _, err := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
+		count := int(size) / int(unsafe.Sizeof(groups[0]))
+		switch {
+		case err == 0:
+			return groups[:count]
+		case errors.Is(err, unix.ERANGE) && count > len(groups):
+			groups = make([]uint32, count) // the kernel told how many there are
+		default:
+			return nil
+		}
+	}
 }
 
 // LogValue implements slog.LogValuer.

@@ -2,19 +2,21 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"reflect"
 	"slices"
 	"time"
 )
 
-// policy is what a reload can change: limits, routes and timeouts. A policy itself never changes. Each
+// policy is what a reload can change: limits, routes, timeouts and permissions. A policy itself never changes. Each
 // loop holds the one that it works by, and a reload gives it another between two passes.
 type policy struct {
 	Config
 
 	// By label, for the frame types that go to NATS. REQUEST and PUBLISH have no subject here.
 	routes [TypeCount]compiledRoute
+	peers  *peerTable
 
 	durableSubjects [][]byte // patterns of Routes.JetStream
 }
@@ -26,9 +28,9 @@ type compiledRoute struct {
 	timeoutMs uint32
 }
 
-// newPolicy compiles a configuration that was validated.
-func newPolicy(cfg *Config) *policy {
-	p := &policy{Config: *cfg}
+// newPolicy compiles a configuration that was validated. What was counted of peers goes on in states.
+func newPolicy(cfg *Config, states peerStates) *policy {
+	p := &policy{Config: *cfg, peers: newPeerTable(cfg, states)}
 	for _, pattern := range cfg.Routes.JetStream {
 		p.durableSubjects = append(p.durableSubjects, []byte(pattern))
 	}
@@ -63,8 +65,9 @@ func (c *Config) keepFixed(running *Config) (differed []string) {
 	return differed
 }
 
-// Reload makes the gateway go on with the limits, routes and timeouts of cfg. Nothing is dropped:
-// requests in flight end by the rules that they began with, and a connection over a new limit stays. needRestart
+// Reload makes the gateway go on with the limits, routes, timeouts and permissions of cfg. Nothing is dropped:
+// requests in flight end by the rules that they began with, and a connection over a new limit stays. Only
+// clients that may not connect any more are told so, and closed once they are answered. needRestart
 // names what cfg wants to have otherwise but only a new process can change. After an error, which names every
 // problem of cfg, all is as before. It returns when every loop works by cfg, or with the error of ctx.
 func (g *Gateway) Reload(ctx context.Context, cfg Config) (needRestart []string, err error) {
@@ -73,22 +76,29 @@ func (g *Gateway) Reload(ctx context.Context, cfg Config) (needRestart []string,
 	}
 	g.lifecycle.Lock()
 	defer g.lifecycle.Unlock()
+	if !g.running || g.closed {
+		return nil, errors.New("engine: the gateway does not run")
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
 	needRestart = cfg.keepFixed(&g.cfg)
-	p := newPolicy(&cfg)
-	g.policy.Store(p)
+	g.policy.Store(newPolicy(&cfg, g.peerStates))
 	for _, l := range g.loops {
-		l.post(func() { l.follow(p) })
+		l.post(l.follow)
 	}
 	return needRestart, g.Alive(ctx)
 }
 
-// follow makes the loop work by p from now on.
-func (l *loop) follow(p *policy) {
+// follow makes the loop work by the newest policy from now on.
+func (l *loop) follow() {
+	p := l.gateway.policy.Load()
+	if p == l.policy {
+		return
+	}
 	l.policy = p
 	l.link.SetBufferedMax(p.MaxUpstreamBufferBytes)
+	l.applyRules()
 }
 
 // Uptime returns how long ago the gateway was made.

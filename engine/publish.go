@@ -47,8 +47,16 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 			return
 		}
 	}
+	if !l.mayPublish(s, label, subject, checked) {
+		l.refuseSubject(s, f, label)
+		return
+	}
 	if err := codec.ValidateHeaders(f.Headers); err != nil {
 		l.refusePublish(s, f, label, codec.CodeInvalidPayload, plain(err))
+		return
+	}
+	if !s.rule.takeRate(l.now) {
+		l.refusePublish(s, f, label, codec.CodeRateLimited, s.rule.overRate)
 		return
 	}
 	if f.Flags&codec.FlagNoReply != 0 {
@@ -65,7 +73,12 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 		l.refuse(s, f, label, codec.CodeOverloaded, "too many requests are in flight on this connection")
 		return
 	}
+	if !s.rule.takeInflight() {
+		l.refuse(s, f, label, codec.CodeOverloaded, s.rule.overInflight)
+		return
+	}
 	if !l.budget.take() {
+		s.rule.giveInflight()
 		l.counters.inflightRefused.Add(1)
 		l.refuse(s, f, label, codec.CodeOverloaded, "too many requests are in flight in the gateway")
 		return
@@ -75,6 +88,7 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 	if err != nil {
 		l.slots.Release(h)
 		l.budget.give()
+		s.rule.giveInflight()
 		l.refuseUpstream(s, f, label, err)
 		return
 	}

@@ -27,6 +27,8 @@ func (l *loop) read(s *session, data []byte) {
 	}
 }
 
+const notServed = "this frame type is not served"
+
 // serveAll serves the frames in data, and keeps the rest: an incomplete frame, or all from the one
 // on at which s was paused.
 func (l *loop) serveAll(s *session, data []byte) {
@@ -120,8 +122,10 @@ func (l *loop) serve(s *session, f *codec.Frame, malformed error) {
 		l.pong(s, f, label)
 	case codec.TypeCapabilities:
 		l.answerFrame(s, f, label, outcomeOK, codec.TypeResponseOK, l.capabilitiesJSON())
+	case codec.TypeSubscribe:
+		l.subscribe(s, f, label)
 	default:
-		l.refuse(s, f, label, codec.CodeInvalidType, "this frame type is not served")
+		l.refuse(s, f, label, codec.CodeInvalidType, notServed)
 	}
 }
 

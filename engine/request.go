@@ -91,6 +91,7 @@ func (l *loop) releaseRequest(h pool.Handle, r *request) {
 		next.previous = r.previous
 	}
 	s.inflight--
+	s.rule.giveInflight()
 	if r.held.bytes != nil {
 		l.dropMessage(r)
 	}

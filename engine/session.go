@@ -17,6 +17,7 @@ type session struct {
 	loop *loop
 	id   uint64 // unique in the gateway
 	peer peerCredentials
+	rule *peerRule // of loop.policy; what it counts is counted of s
 
 	fd      int
 	watched uint32 // the events that fd is watched for
@@ -46,16 +47,20 @@ type lingerer struct {
 	session *session
 }
 
-// open takes a new connection, which the caller has counted, and its descriptor into the loop.
-func (l *loop) open(fd int, id uint64, peer peerCredentials) {
-	s := &session{loop: l, id: id, peer: peer, fd: fd, watched: unix.EPOLLIN}
+// open takes a new connection, which the caller has counted, here and for its rule, and its
+// descriptor into the loop.
+func (l *loop) open(fd int, id uint64, peer peerCredentials, rule *peerRule) {
+	s := &session{loop: l, id: id, peer: peer, rule: rule, fd: fd, watched: unix.EPOLLIN}
 	if err := l.watch.add(fd, s); err != nil {
 		l.gateway.acceptErrors.Add(1)
 		l.log.Error("client is closed: cannot watch its socket", "error", err)
 		_ = unix.Close(fd)
-		l.leave()
+		l.leave(s)
 		return
 	}
+	// During a reload the rule may be newer than what the loop works by, or older.
+	l.follow()
+	l.applyRule(s)
 }
 
 // doom closes s at the end of the next pass. Closing at once would pull the ground from under the
@@ -140,11 +145,12 @@ func (l *loop) release(s *session) {
 	l.counters.clientBytesDropped.Add(uint64(s.bufferedBytes))
 	l.counters.clientBytesBuffered.Store(uint64(l.buffered))
 	s.bufferedBytes = 0
-	l.leave()
+	l.leave(s)
 }
 
 // leave counts a connection of this loop as gone.
-func (l *loop) leave() {
+func (l *loop) leave(s *session) {
 	l.clients.Add(-1)
 	l.gateway.connections.Add(-1)
+	s.rule.state.connections.Add(-1)
 }

@@ -61,10 +61,17 @@ type Stats struct {
 	Responses [CodeCount]uint64 // answers queued for clients, by outcome
 	Durations [TypeCount]Latency
 
-	Connections         uint64 // open now
-	ConnectionsTotal    uint64 // accepted since the start
-	ConnectionsRefused  uint64 // over MaxConnections
-	AcceptErrors        uint64
+	Connections        uint64 // open now
+	ConnectionsTotal   uint64 // accepted since the start
+	ConnectionsRefused uint64 // over MaxConnections
+	AcceptErrors       uint64
+
+	PeerConnectionsRefused  uint64 // over PeerRule.Connections
+	ConnectionsUnauthorized uint64 // of those who may not connect
+
+	Peers      []PeerStats // of the rules in Config.Peers, in that order
+	OtherPeers PeerCounts  // of those who may connect and have no rule
+
 	SlowClientsClosed   uint64
 	ClientBytesIn       uint64
 	ClientBytesOut      uint64

@@ -98,6 +98,10 @@ func (l *Link) Ready() bool { return l.ready.Load() }
 // Reason says why the link is not ready, for people. It may be called from any goroutine.
 func (l *Link) Reason() string { return l.status.Reason() }
 
+// Inbox returns what the subject of every reply begins with; the caller does not write to it. It may be called
+// from any goroutine.
+func (l *Link) Inbox() []byte { return l.inbox }
+
 // MaxPayload returns the server's max_payload in bytes, 0 if no server was reached yet.
 func (l *Link) MaxPayload() int { return l.maxPayload }
 
