@@ -74,7 +74,8 @@ func TestDocumentNamesOnlyWhatThereIs(t *testing.T) {
 	if names < 100 {
 		t.Errorf("found only %d names", names)
 	}
-	for _, label := range append(append(outcomeLabels(), engine.TypeLabels[:]...), "inflight", "connection_inflight", "upstream_buffer", "connections") {
+	for _, label := range append(append(outcomeLabels(), engine.TypeLabels[:]...), "inflight", "connection_inflight", "upstream_buffer", "connections",
+		"peer_connections", "unauthorized", "others", "rate", "subject") {
 		if !strings.Contains(text, "`"+label+"`") {
 			t.Errorf("the document does not mention the label value %s", label)
 		}

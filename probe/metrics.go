@@ -33,8 +33,12 @@ var gatewayFamilies = []family{
 		one(func(s *engine.Stats) uint64 { return s.Connections })},
 	{"ipc_connections_total", counter, "", "Client connections accepted since the start.",
 		one(func(s *engine.Stats) uint64 { return s.ConnectionsTotal })},
-	{"ipc_connections_refused_total", counter, "", "Client connections over the limit, which got OVERLOADED and the end of the stream.",
-		one(func(s *engine.Stats) uint64 { return s.ConnectionsRefused })},
+	{"ipc_connections_refused_total", counter, "reason", "Client connections that were refused, by reason.",
+		each("reason", []string{"connections", "peer_connections", "unauthorized"}, func(s *engine.Stats) []uint64 {
+			return []uint64{s.ConnectionsRefused, s.PeerConnectionsRefused, s.ConnectionsUnauthorized}
+		})},
+	{"ipc_peer_connections", gauge, "peer", "Client connections that are open now, by the rule that they are under.", peerConnections},
+	{"ipc_peer_refusals_total", counter, "peer,reason", "Connections and frames refused by a rule for peers, by rule and reason.", peerRefusals},
 	{"ipc_accept_errors_total", counter, "", "Client connections that could not be accepted, as for lack of file descriptors.",
 		one(func(s *engine.Stats) uint64 { return s.AcceptErrors })},
 	{"ipc_slow_clients_closed_total", counter, "", "Clients closed because too many bytes waited for them.",

@@ -50,6 +50,8 @@ func eachNumber(path string, v reflect.Value, f func(path string, v reflect.Valu
 		for i := range v.Len() {
 			eachNumber(fmt.Sprintf("%s[%d]", path, i), v.Index(i), f)
 		}
+	case reflect.Slice:
+		// One for each rule: TestMetricsOfPeers.
 	default:
 		f(path, v)
 	}
@@ -104,12 +106,13 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		UpstreamBytesIn: 128, UpstreamBytesOut: 129, UpstreamBuffered: 130, UpstreamDropped: 131,
 		JetStreamRefused: 144, JetStreamHeldBytes: 145, JetStreamResends: 146,
 		CircuitBreakerState: 2, Draining: true,
+		PeerConnectionsRefused: 132, ConnectionsUnauthorized: 133,
+		OtherPeers: engine.PeerCounts{Connections: 134, Refusals: [engine.PeerRefusalCount]uint64{135, 136, 137, 138}},
 	}
 	want := map[string]string{
 		"ipc_loops":                                             "3",
 		"ipc_connections":                                       "101",
 		"ipc_connections_total":                                 "102",
-		"ipc_connections_refused_total":                         "103",
 		"ipc_accept_errors_total":                               "104",
 		"ipc_slow_clients_closed_total":                         "105",
 		"ipc_client_bytes_received_total":                       "106",
@@ -146,6 +149,18 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		"ipc_draining":                                          "1",
 		`ipc_build_info{version="v1.2.3",goversion="` + runtime.Version() + `"}`: "1",
 	}
+	for series, value := range map[string]string{
+		`ipc_connections_refused_total{reason="connections"}`:         "103",
+		`ipc_connections_refused_total{reason="peer_connections"}`:    "132",
+		`ipc_connections_refused_total{reason="unauthorized"}`:        "133",
+		`ipc_peer_connections{peer="others"}`:                         "134",
+		`ipc_peer_refusals_total{peer="others",reason="connections"}`: "135",
+		`ipc_peer_refusals_total{peer="others",reason="rate"}`:        "136",
+		`ipc_peer_refusals_total{peer="others",reason="inflight"}`:    "137",
+		`ipc_peer_refusals_total{peer="others",reason="subject"}`:     "138",
+	} {
+		want[series] = value
+	}
 	for i, label := range engine.TypeLabels {
 		s.Requests[i] = uint64(200 + i)
 		want[`ipc_requests_total{type="`+label+`"}`] = strconv.Itoa(200 + i)
@@ -171,6 +186,34 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 	}
 	for series, value := range got {
 		t.Errorf("%s %s: not expected", series, value)
+	}
+}
+
+// Every rule has its series from the start, and shows its own numbers.
+func TestMetricsOfPeers(t *testing.T) {
+	families := mustParse(t, expose(engine.Stats{
+		Peers: []engine.PeerStats{
+			{Name: "uid:1000", PeerCounts: engine.PeerCounts{Connections: 1, Refusals: [engine.PeerRefusalCount]uint64{2, 3, 4, 5}}},
+			{Name: "gid:7"},
+		},
+		OtherPeers: engine.PeerCounts{Connections: 6, Refusals: [engine.PeerRefusalCount]uint64{7, 8, 9, 10}},
+	}))
+	if got := families["ipc_peer_connections"].series; !reflect.DeepEqual(got, map[string]float64{
+		`ipc_peer_connections{peer="uid:1000"}`: 1, `ipc_peer_connections{peer="gid:7"}`: 0, `ipc_peer_connections{peer="others"}`: 6,
+	}) {
+		t.Errorf("connections: %v", got)
+	}
+	refusals := families["ipc_peer_refusals_total"].series
+	for i, reason := range engine.PeerRefusalLabels {
+		for peer, want := range map[string]int{"uid:1000": 2 + i, "gid:7": 0, "others": 7 + i} {
+			series := `ipc_peer_refusals_total{peer="` + peer + `",reason="` + reason + `"}`
+			if got, ok := refusals[series]; !ok || got != float64(want) {
+				t.Errorf("%s is %v, want %d", series, got, want)
+			}
+		}
+	}
+	if len(refusals) != 3*engine.PeerRefusalCount {
+		t.Errorf("%d series, want %d", len(refusals), 3*engine.PeerRefusalCount)
 	}
 }
 
