@@ -14,11 +14,19 @@ import (
 type configFile struct {
 	path   string
 	values map[string]fileValue // by dotted key: "loops", "routes.submit.subject"
+	peers  []fileEntry          // the entries of the list peersKey
 }
 
 type fileValue struct {
-	text string
-	line int
+	text  string
+	items []string // of a list; of a single value that value
+	line  int
+}
+
+// fileEntry is a mapping that is an entry of a list.
+type fileEntry struct {
+	values map[string]fileValue
+	line   int
 }
 
 func (f *configFile) take(key string) (fileValue, bool) {
@@ -102,6 +110,10 @@ func (r *fileReader) readMapping(prefix string, mapping *ast.MappingNode) {
 		inner, isMapping := entry.Value.(*ast.MappingNode)
 		_, isNull := entry.Value.(*ast.NullNode)
 		switch {
+		case key == peersKey && !isNull:
+			r.readPeers(entry.Value)
+		case key == peersKey:
+			// A key without a value, as below.
 		case !known:
 			r.keyProblem(entry.Key, key, "there is no such setting")
 		case isNull:
@@ -111,19 +123,83 @@ func (r *fileReader) readMapping(prefix string, mapping *ast.MappingNode) {
 		case !holdsValue:
 			r.keyProblem(entry.Key, key, "want keys and values below it")
 		default:
-			text, ok := valueText(entry.Value)
-			if !ok {
-				r.keyProblem(entry.Key, key, "want a single value, or a list of such where several may be named")
-				continue
+			if v, ok := r.readValue(entry, key); ok {
+				r.file.values[key] = v
 			}
-			r.file.values[key] = fileValue{text: text, line: entry.Key.GetToken().Position.Line}
 		}
 	}
 }
 
-// valueText returns a value as it was written, so that 0660 stays octal and 30s a duration; the
-// entries of a list are joined by commas.
-func valueText(node ast.Node) (text string, ok bool) {
+// readPeers reads the list of mappings that peersKey holds.
+func (r *fileReader) readPeers(list ast.Node) {
+	sequence, isList := list.(*ast.SequenceNode)
+	if !isList {
+		r.keyProblem(list, peersKey, "want a list of rules, each with a uid or a gid")
+		return
+	}
+	for _, node := range sequence.Values {
+		mapping, isMapping := node.(*ast.MappingNode)
+		if !isMapping {
+			r.keyProblem(node, peersKey, "want a rule with a uid or a gid, found a %s", strings.ToLower(node.Type().String()))
+			continue
+		}
+		if len(mapping.Values) == 0 {
+			r.keyProblem(node, peersKey, "want a rule with a uid or a gid, found nothing")
+			continue
+		}
+		r.file.peers = append(r.file.peers, r.readEntry(mapping))
+	}
+}
+
+func (r *fileReader) readEntry(mapping *ast.MappingNode) fileEntry {
+	read := fileEntry{values: map[string]fileValue{}, line: mapping.Values[0].Key.GetToken().Position.Line}
+	for _, entry := range mapping.Values {
+		name := entry.Key.GetToken().Value
+		key := peersKey + "." + name
+		_, isNull := entry.Value.(*ast.NullNode)
+		switch {
+		case !isRuleKey(name):
+			r.keyProblem(entry.Key, key, "there is no such setting")
+		case isNull:
+			// A key without a value: not set.
+		default:
+			if v, ok := r.readValue(entry, key); ok {
+				read.values[name] = v
+			}
+		}
+	}
+	return read
+}
+
+// readValue reads a single value or a list of such.
+func (r *fileReader) readValue(entry *ast.MappingValueNode, key string) (v fileValue, ok bool) {
+	v.items, ok = valueItems(entry.Value)
+	if !ok {
+		r.keyProblem(entry.Key, key, "want a single value, or a list of such where several may be named")
+		return v, false
+	}
+	v.text, v.line = strings.Join(v.items, ","), entry.Key.GetToken().Position.Line
+	return v, true
+}
+
+// valueItems returns a value, or those of a list, as they were written, so that 0660 stays octal and 30s
+// a duration.
+func valueItems(node ast.Node) (items []string, ok bool) {
+	sequence, isList := node.(*ast.SequenceNode)
+	if !isList {
+		text, ok := scalarText(node)
+		return []string{text}, ok
+	}
+	items = make([]string, len(sequence.Values))
+	for i, entry := range sequence.Values {
+		if items[i], ok = scalarText(entry); !ok {
+			return nil, false
+		}
+	}
+	return items, true
+}
+
+func scalarText(node ast.Node) (text string, ok bool) {
 	switch n := node.(type) {
 	case *ast.StringNode:
 		return n.Value, true
@@ -131,17 +207,6 @@ func valueText(node ast.Node) (text string, ok bool) {
 		return strings.TrimSpace(n.Value.Value), true
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
 		return n.GetToken().Value, true
-	case *ast.SequenceNode:
-		texts := make([]string, len(n.Values))
-		for i, entry := range n.Values {
-			if _, isList := entry.(*ast.SequenceNode); isList {
-				return "", false
-			}
-			if texts[i], ok = valueText(entry); !ok {
-				return "", false
-			}
-		}
-		return strings.Join(texts, ","), true
 	}
 	return "", false
 }

@@ -103,6 +103,9 @@ func (s *sendCommand) sendOne(a *app, conn *client.Conn, frame *codec.Frame) err
 			fmt.Fprintf(a.stderr, "< %s\n", strings.TrimRight(line, "\r\n"))
 		}
 	}
+	if refusal := answerError(&answer, codec.TypeResponseOK); refusal != nil && answer.Version != frame.Version {
+		return fmt.Errorf("%w: %w", errConnection, refusal) // a connection that is not taken hears so in version 1
+	}
 	if answer.CorrelationID != frame.CorrelationID {
 		return fmt.Errorf("the answer is to request %d, not to %d", answer.CorrelationID, frame.CorrelationID)
 	}

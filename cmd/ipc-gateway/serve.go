@@ -68,7 +68,7 @@ func (s *serveCommand) newFlag(setting *setting) *kong.Flag {
 			Name: setting.flag,
 			// Kong replaces variables such as ${name} in help texts, so a dollar sign is two.
 			Help:         help + " ($$" + setting.env + ")",
-			Mapper:       &flagText{command: s, toggle: setting.value.toggle},
+			Mapper:       &flagText{command: s, toggle: setting.value.toggle, many: setting.value.many},
 			Tag:          &kong.Tag{},
 			Target:       target,
 			DefaultValue: target,
@@ -91,6 +91,7 @@ func (s *serveCommand) restart(problem string) {
 type flagText struct {
 	command *serveCommand
 	toggle  bool
+	many    bool
 }
 
 func (f *flagText) Decode(ctx *kong.DecodeContext, _ reflect.Value) error {
@@ -99,7 +100,11 @@ func (f *flagText) Decode(ctx *kong.DecodeContext, _ reflect.Value) error {
 	case f.toggle && token.Type != kong.FlagValueToken:
 		f.command.texts[ctx.Value.Name] = "true"
 	case token.IsValue() || isNegativeNumber(token):
-		f.command.texts[ctx.Value.Name] = ctx.Scan.Pop().String()
+		text := ctx.Scan.Pop().String()
+		if before := f.command.texts[ctx.Value.Name]; f.many && before != "" {
+			text = before + "," + text
+		}
+		f.command.texts[ctx.Value.Name] = text
 	default:
 		f.command.missing = append(f.command.missing, fmt.Sprintf("flag --%s: its value is missing", ctx.Value.Name))
 	}

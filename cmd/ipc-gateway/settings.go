@@ -55,6 +55,7 @@ func (s *setting) fileKey() string {
 // Groups of flags in the help, in the order of the settings.
 const (
 	groupSocket   = "Socket:"
+	groupPeers    = "Permissions:"
 	groupLoops    = "Event loops:"
 	groupLimits   = "Limits:"
 	groupRequests = "Requests:"
@@ -68,12 +69,17 @@ func (o *options) settings() []setting {
 	c, n := &o.engine, &o.engine.NATS
 	list := []setting{
 		{flag: "config", env: "IPC_CONFIG", group: groupOperate, arg: "FILE", value: textValue(&o.configFile),
-			help: "YAML file with these settings: the flag's name with underscores is the key, and routes: is only there."},
+			help: "YAML file with these settings: the flag's name with underscores is the key, and routes: and peers: are only there."},
 
 		{flag: "socket", env: "IPC_SOCKET_PATH", oldEnv: "CGW_IPC_SOCKET_PATH", group: groupSocket, arg: "PATH", value: textValue(&c.SocketPath),
 			help: "Unix socket that clients connect to; at most 107 bytes."},
 		{flag: "socket-mode", env: "IPC_SOCKET_MODE", group: groupSocket, arg: "OCTAL", value: permissionValue(&c.SocketMode),
-			help: "Permissions of the socket: who may write to it may use the gateway."},
+			help: "Permissions of the socket: who may write to it may open it, and --allow-uid and --allow-gid say who of those may use it."},
+
+		{flag: "allow-uid", env: "IPC_ALLOW_UID", group: groupPeers, arg: "USER,...", value: allowUIDValue(&c.AllowUIDs, &c.AllowAnyone),
+			help: "Users, by name or number, whose programs may connect beside the gateway's own user and root; any: everybody who can open the socket."},
+		{flag: "allow-gid", env: "IPC_ALLOW_GID", group: groupPeers, arg: "GROUP,...", value: allowGIDValue(&c.AllowGIDs),
+			help: "Groups, by name or number, whose members may connect as well."},
 
 		{flag: "cpus", env: "IPC_CPUS", group: groupLoops, arg: "LIST", value: cpusValue(&c.CPUs, &c.Loops),
 			help: "CPUs to pin the loops to, one each, as 2,3 or 2-5. Without --loops it also sets the number of loops."},

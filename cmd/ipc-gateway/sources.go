@@ -44,6 +44,9 @@ func (a *app) configure(flags map[string]string) (o *options, problems []string)
 
 	o, unreadable := assemble(values)
 	problems = append(problems, unreadable...)
+	rules, wrongRules := file.peerRules()
+	problems = append(problems, wrongRules...)
+	o.engine.Peers = rules
 	for _, message := range messages(o.engine.Validate()) {
 		problems = append(problems, blame(message, values)+message)
 	}
@@ -74,7 +77,9 @@ func assemble(values []given) (o *options, problems []string) {
 	table := o.settings()
 	for _, v := range values {
 		if err := table[v.index].value.set(v.text); err != nil {
-			problems = append(problems, fmt.Sprintf("%s: %v", v.source, err))
+			for _, message := range messages(err) {
+				problems = append(problems, v.source+": "+message)
+			}
 		}
 	}
 	return o, problems

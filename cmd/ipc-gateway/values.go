@@ -19,6 +19,7 @@ type value struct {
 	set    func(text string) error
 	show   func() string
 	toggle bool // a flag without a value means "true"
+	many   bool // a flag that is given again adds to what it said before
 }
 
 // fieldValue is the value of the field at p, read by parse and shown by show.
