@@ -64,7 +64,7 @@ func dialError(path string, err error) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("nobody listens on %s: its gateway is gone, start it again: %w", path, err)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s does not let this user in: run as its owner, or give the gateway a wider socket mode: %w", path, err)
+		return fmt.Errorf("%s does not let this user in: run as its owner, or give the gateway a wider socket mode and name this user with --allow-uid: %w", path, err)
 	}
 	return fmt.Errorf("connect to the gateway at %s: %w", path, err)
 }

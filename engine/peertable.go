@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -80,7 +81,7 @@ func newPeerRule(cfg *Config, from *PeerRule, t *peerTable, states peerStates) *
 		if burst == 0 {
 			burst = max(int(rate), 1)
 		}
-		r.rateInterval = int64(1e9 / rate)
+		r.rateInterval = int64(math.Ceil(1e9 / rate)) // rather a little less than one too many
 		r.rateTolerance = int64(burst-1) * r.rateInterval
 		r.overRate = fmt.Sprintf("%s may send %v requests a second, %d at once", r.name, rate, burst)
 	}

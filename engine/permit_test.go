@@ -498,3 +498,21 @@ func TestReloadsAmongConnects(t *testing.T) {
 	wg.Wait()
 	eventually(t, "all are gone", func() bool { return g.Stats().Connections == 0 })
 }
+
+// What a rule's numbers cost a request, there and back, while no other loop works on the same rule.
+func BenchmarkPeerLimits(b *testing.B) {
+	cfg := DefaultConfig()
+	cfg.Peers = []PeerRule{{ID: 1, RequestsPerSecond: rateMax, Burst: burstMax, Inflight: maxInflightMax}}
+	limited := newPeerTable(&cfg, peerStates{}).users[1]
+	for name, r := range map[string]*peerRule{"limited": limited, "unlimited": limited.table.others} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for now := int64(0); b.Loop(); now += 2000 {
+				if !r.takeRate(now) || !r.takeInflight() {
+					b.Fatal("refused")
+				}
+				r.giveInflight()
+			}
+		})
+	}
+}
