@@ -159,6 +159,7 @@ func (l *loop) addTo(s *Stats) {
 	if connects := u.Connects.Load(); connects > 1 {
 		s.LinkReconnects += connects - 1
 	}
+	s.LameDuckMoves += u.Moves.Load()
 	if l.link.Ready() {
 		s.LinksUp++
 		if inflight > 0 {

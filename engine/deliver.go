@@ -17,7 +17,9 @@ func (l *loop) Deliver(token uint64, m *upstream.Message) {
 	h := pool.Handle(token)
 	r := l.slots.Get(h)
 	if r == nil || r.state != waitsForReply && r.state != waitsForAck {
-		l.counters.lateReplies.Add(1)
+		if !l.link.Overlaps() { // else it is the second copy of a reply, most likely
+			l.counters.lateReplies.Add(1)
+		}
 		return
 	}
 	defer l.recoverDelivery()
@@ -117,13 +119,15 @@ func (l *loop) Written(written uint64) {
 	}
 }
 
-// LinkDown implements upstream.Handler: it answers every request that was given to the connection, but
-// for messages that are kept for JetStream: the next connection gets those again.
-func (l *loop) LinkDown(written uint64) {
+// LinkDown implements upstream.Handler: it answers the requests that were given to the connection, but
+// for messages that are kept for JetStream: those are sent again.
+func (l *loop) LinkDown(from, to, written uint64) {
 	l.readClock()
-	l.unwritten, l.unwrittenAt = l.unwritten[:0], 0
+	for l.unwrittenAt < len(l.unwritten) && l.unwritten[l.unwrittenAt].end <= to {
+		l.unwrittenAt++
+	}
 	l.slots.Each(func(h pool.Handle, r *request) {
-		if r.state == waitsForTurn || r.state == waitsForAck {
+		if r.state == waitsForTurn || r.state == waitsForAck || r.end <= from || r.end > to {
 			return
 		}
 		sent := r.end <= written
@@ -135,6 +139,14 @@ func (l *loop) LinkDown(written uint64) {
 	})
 	// The callers of this end with a pass of their own only if they are on the loop's usual paths.
 	l.Wake()
+}
+
+// InFlight implements upstream.Handler.
+func (l *loop) InFlight(to uint64) (found bool) {
+	l.slots.Each(func(_ pool.Handle, r *request) {
+		found = found || r.end <= to && (r.state == waitsForReply || r.state == waitsForAck)
+	})
+	return found
 }
 
 // timeOut answers a request whose deadline has passed. Even if its message still waits to be

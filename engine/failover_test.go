@@ -39,47 +39,41 @@ func runCluster(t testing.TB, change func(*server.Options)) (first, second *serv
 	return first, second
 }
 
-// Goal: when the only server that was configured goes away, killed or in lame duck mode, the gateway
-// goes to one that it was told of, with the credentials of the configured URL, and requests in
-// flight are answered once. The first one tried counts: nothing waits for ReconnectWait.
-func TestFailoverToADiscoveredServer(t *testing.T) {
-	for _, test := range []struct {
-		name string
-		end  func(*server.Server)
-	}{
-		{"shutdown", (*server.Server).Shutdown},
-		{"lame duck", (*server.Server).LameDuckShutdown},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			first, second := runCluster(t, func(o *server.Options) {
-				o.Username, o.Password = "app", "secret"
-				o.LameDuckDuration, o.LameDuckGracePeriod = 50*time.Millisecond, 10*time.Millisecond
-			})
-			withUser := func(s *server.Server) string { return "nats://app:secret@" + s.Addr().String() }
-			nc := responder(t, withUser(second))
-			asked := make(chan *nats.Msg, 1)
-			answerWith(t, nc, DefaultSubject, echo)
-			answerWith(t, nc, "app.slow", func(m *nats.Msg) { asked <- m })
+// withUser returns the URL of a server that wants the user of runCluster's tests.
+func withUser(s *server.Server) string { return "nats://app:secret@" + s.Addr().String() }
 
-			cfg := testConfig(t, withUser(first))
-			cfg.NATS.ReconnectWait = time.Minute
-			cfg.NATS.ReconnectJitter = 0
-			g := runGateway(t, cfg)
-			waitReady(t, g)
-			p := dial(t, g)
-			// Through both servers, once the interest in the subject has got around.
-			eventually(t, "the responder at the second server is reached", func() bool {
-				p.send(v1(codec.TypeTaskSubmit, "x"))
-				return p.receive().Type == codec.TypeResponseOK
-			})
-			p.send(v2(codec.TypeRequest, 1, "app.slow", "x"))
-			<-asked
-			go test.end(first)
-			p.expectError(2, 1, codec.CodeConnectionClosed, true)
-			waitReady(t, g)
-			p.send(v1(codec.TypeTaskSubmit, "after"))
-			p.expectOK(1, 0, "after")
-			first.WaitForShutdown()
-		})
-	}
+// Goal: when the only server that was configured is killed, the gateway goes to one that it was told
+// of, with the credentials of the configured URL, and requests in flight are answered once. The first
+// one tried counts: nothing waits for ReconnectWait.
+func TestFailoverToADiscoveredServer(t *testing.T) {
+	first, second := runCluster(t, func(o *server.Options) { o.Username, o.Password = "app", "secret" })
+	nc := responder(t, withUser(second))
+	asked := make(chan *nats.Msg, 1)
+	answerWith(t, nc, DefaultSubject, echo)
+	answerWith(t, nc, "app.slow", func(m *nats.Msg) { asked <- m })
+
+	cfg := testConfig(t, withUser(first))
+	cfg.NATS.ReconnectWait = time.Minute
+	cfg.NATS.ReconnectJitter = 0
+	g := runGateway(t, cfg)
+	waitReady(t, g)
+	p := dial(t, g)
+	p.awaitResponder()
+	p.send(v2(codec.TypeRequest, 1, "app.slow", "x"))
+	<-asked
+	go first.Shutdown()
+	p.expectError(2, 1, codec.CodeConnectionClosed, true)
+	waitReady(t, g)
+	p.send(v1(codec.TypeTaskSubmit, "after"))
+	p.expectOK(1, 0, "after")
+	first.WaitForShutdown()
+}
+
+// awaitResponder returns once the interest of a responder at another server has got around.
+func (p *peer) awaitResponder() {
+	p.t.Helper()
+	eventually(p.t, "the responder at another server is reached", func() bool {
+		p.send(v1(codec.TypeTaskSubmit, "x"))
+		return p.receive().Type == codec.TypeResponseOK
+	})
 }

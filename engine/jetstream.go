@@ -96,7 +96,9 @@ func (l *loop) holdMessage(h pool.Handle, r *request, subject []byte, f *codec.F
 	}
 	r.held = heldMessage{bytes: b, total: uint32(total), attempts: 1}
 	l.countHeld(+1, len(b.B))
-	l.durable.epoch = l.link.Epoch()
+	if l.durable.held == 1 { // else sendHeldAgain may still have to see that the epoch is another
+		l.durable.epoch = l.link.Epoch()
+	}
 	return end, nil
 }
 

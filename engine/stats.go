@@ -103,6 +103,7 @@ type Stats struct {
 	LinksActive      uint64 // ready, with at least one request in flight
 	LinksIdle        uint64 // ready, with none
 	LinkReconnects   uint64
+	LameDuckMoves    uint64 // times that a link left a server that was about to shut down, before being cut
 	UpstreamBytesIn  uint64
 	UpstreamBytesOut uint64
 	UpstreamBuffered uint64 // bytes waiting for NATS now

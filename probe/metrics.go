@@ -60,6 +60,8 @@ var gatewayFamilies = []family{
 		one(func(s *engine.Stats) uint64 { return s.LinksIdle })},
 	{"ipc_nats_reconnects_total", counter, "", "Times that a connection to NATS became ready again.",
 		one(func(s *engine.Stats) uint64 { return s.LinkReconnects })},
+	{"ipc_nats_lame_duck_moves_total", counter, "", "Times that a loop left a NATS server that was about to shut down, before being cut.",
+		one(func(s *engine.Stats) uint64 { return s.LameDuckMoves })},
 	{"ipc_nats_bytes_received_total", counter, "", "Bytes read from NATS.",
 		one(func(s *engine.Stats) uint64 { return s.UpstreamBytesIn })},
 	{"ipc_nats_bytes_sent_total", counter, "", "Bytes written to NATS.",

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,18 +18,29 @@ import (
 // closedRetryMax bounds the pause before a nats.go connection that ended for good is made anew.
 const closedRetryMax = 10 * time.Second
 
-// Control runs nats.go for one link: connects, reconnects for ever, and subscribes to the inbox.
+// Control runs nats.go for one link: connects, reconnects for ever, subscribes to the inbox, and
+// moves away from servers that are about to shut down.
 type Control struct {
-	cfg  Config
-	link *Link
-	dial *dialer
-	log  *slog.Logger
+	cfg    Config
+	link   *Link
+	enroll Enroll
+	log    *slog.Logger
 
 	stop context.CancelFunc
 	done sync.WaitGroup
 
-	mu sync.Mutex
-	nc *nats.Conn
+	mu      sync.Mutex
+	current *connection
+	retired []*connection // that the link has moved away from
+}
+
+// connection is one of nats.go's, which reconnects by itself. Its wires are the link's until the link
+// moves to those of another.
+type connection struct {
+	nc       *nats.Conn
+	dial     *dialer
+	closed   chan struct{} // closed when nats.go has given nc up
+	lameDuck chan struct{} // has room for a notice that the server is about to shut down
 }
 
 // NewLink returns a link and its control. bufferedMax bounds the bytes that may wait for NATS. The
@@ -36,17 +48,20 @@ type Control struct {
 func NewLink(cfg Config, handler Handler, enroll Enroll, bufferedMax int, log *slog.Logger) (*Link, *Control) {
 	status := newStatus(log)
 	link := newLink(handler, status, cfg.InboxPrefix+"."+nuid.Next(), bufferedMax)
-	c := &Control{cfg: cfg, link: link, log: log}
-	c.dial = &dialer{cfg: &c.cfg, link: link, enroll: enroll, dialed: map[string]time.Time{}}
-	return link, c
+	return link, &Control{cfg: cfg, link: link, enroll: enroll, log: log}
 }
 
 // Start begins to connect, in the background, and goes on until Close.
 func (c *Control) Start() {
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
-	c.dial.stop = ctx.Done()
-	c.done.Go(func() { c.run(ctx) })
+	first := c.newDialer(ctx)
+	c.link.owner = first
+	c.done.Go(func() { c.run(ctx, first) })
+}
+
+func (c *Control) newDialer(ctx context.Context) *dialer {
+	return &dialer{cfg: &c.cfg, link: c.link, enroll: c.enroll, stop: ctx.Done(), dialed: map[string]time.Time{}}
 }
 
 // Close ends the connection, and returns when nothing of it runs any more. The loop must still turn.
@@ -62,39 +77,31 @@ func (c *Control) Close() {
 // the same connection, and its PONG comes back.
 func (c *Control) Flush(ctx context.Context) error {
 	c.mu.Lock()
-	nc := c.nc
+	connections := append(slices.Clone(c.retired), c.current)
 	c.mu.Unlock()
-	if nc == nil || !c.link.Ready() {
+	if connections[len(connections)-1] == nil || !c.link.Ready() {
 		return ErrNotReady
 	}
-	return nc.FlushWithContext(ctx)
+	var problems []error
+	for _, conn := range connections {
+		problems = append(problems, conn.nc.FlushWithContext(ctx))
+	}
+	return errors.Join(problems...)
 }
 
 // run keeps a nats.go connection alive. nats.go reconnects by itself, and is told never to give up;
 // should it do so all the same, it is begun anew.
-func (c *Control) run(ctx context.Context) {
+func (c *Control) run(ctx context.Context, dial *dialer) {
 	retry := c.cfg.ReconnectWait
 	for ctx.Err() == nil {
 		connects := c.link.Counters.Connects.Load()
-		closed := make(chan struct{})
-		nc, err := c.connect(closed)
+		conn, err := c.connect(dial, c.cfg.URLs, nats.RetryOnFailedConnect(true))
 		if err != nil {
 			c.link.status.attemptFailed(err.Error())
 		} else {
-			select {
-			case <-closed:
-				c.log.Warn("nats.go gave its connection up; it is made anew", "error", nc.LastError())
-			case <-ctx.Done():
-			}
-			c.mu.Lock()
-			c.nc = nil
-			c.mu.Unlock()
-			nc.Close()
-			<-closed
+			dial = c.keep(ctx, conn)
 		}
-		if c.dial.previous != nil {
-			_ = c.dial.previous.Close()
-		}
+		dial.closePrevious()
 		select {
 		case <-ctx.Done():
 		case <-time.After(retry + rand.N(retry)):
@@ -106,26 +113,66 @@ func (c *Control) run(ctx context.Context) {
 	}
 }
 
-// connect makes a nats.go connection that goes on trying until it is closed; closed tells that.
-func (c *Control) connect(closed chan struct{}) (*nats.Conn, error) {
-	options := []nats.Option{
+// keep returns when conn has ended, or the connection that the link has moved to since. It returns
+// the dialer of the last one.
+func (c *Control) keep(ctx context.Context, conn *connection) *dialer {
+	for {
+		c.setCurrent(conn)
+		select {
+		case <-conn.lameDuck:
+			if next, old := c.move(ctx, conn); next != nil {
+				c.retire(ctx, conn, old)
+				conn = next
+			}
+			continue
+		case <-conn.closed:
+			c.log.Warn("nats.go gave its connection up; it is made anew", "error", conn.nc.LastError())
+		case <-ctx.Done():
+		}
+		c.setCurrent(nil)
+		conn.close()
+		return conn.dial
+	}
+}
+
+func (c *Control) setCurrent(conn *connection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.current = conn
+}
+
+// close ends conn and waits until nats.go has nothing to say about it any more.
+func (conn *connection) close() {
+	conn.nc.Close()
+	<-conn.closed
+}
+
+// connect makes a nats.go connection that, once it was up, goes on reconnecting until it is closed.
+func (c *Control) connect(dial *dialer, urls []string, more ...nats.Option) (*connection, error) {
+	conn := &connection{dial: dial, closed: make(chan struct{}), lameDuck: make(chan struct{}, 1)}
+	options := append(more,
 		nats.Name(c.cfg.Name),
-		nats.SetCustomDialer(c.dial),
+		nats.SetCustomDialer(dial),
 		nats.MaxReconnects(-1),
-		nats.RetryOnFailedConnect(true),
 		nats.IgnoreAuthErrorAbort(),
 		nats.SkipHostLookup(), // the dialer needs names, for TLS
 		nats.Timeout(c.cfg.ConnectTimeout),
 		nats.PingInterval(c.cfg.PingInterval),
 		nats.MaxPingsOutstanding(c.cfg.MaxPingsOut),
 		nats.CustomReconnectDelay(func(int) time.Duration {
-			c.explainAttempt()
+			c.explainAttempt(dial)
 			return c.cfg.ReconnectWait + rand.N(c.cfg.ReconnectJitter+1)
 		}),
-		nats.ClosedHandler(func(*nats.Conn) { close(closed) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.attemptEnded(err) }),
+		nats.ClosedHandler(func(*nats.Conn) { close(conn.closed) }),
+		nats.LameDuckModeHandler(func(*nats.Conn) {
+			select {
+			case conn.lameDuck <- struct{}{}:
+			default: // one notice is enough
+			}
+		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.attemptEnded(dial, err) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil && !errors.Is(err, io.EOF) {
+			if err != nil && !errors.Is(err, io.EOF) && !dial.retired.Load() {
 				c.link.status.lost(err.Error()) // as "stale connection": the loop only sees a close
 			}
 		}),
@@ -138,7 +185,7 @@ func (c *Control) connect(closed chan struct{}) (*nats.Conn, error) {
 				c.log.Debug("nats.go reports an error", "error", err)
 			}
 		}),
-	}
+	)
 	if c.cfg.usesTLS() {
 		options = append(options, nats.Secure())
 	}
@@ -155,39 +202,37 @@ func (c *Control) connect(closed chan struct{}) (*nats.Conn, error) {
 		}
 		options = append(options, nkey, c.tellCredentialErrors)
 	}
-	nc, err := nats.Connect(strings.Join(c.cfg.URLs, ","), options...)
+	nc, err := nats.Connect(strings.Join(urls, ","), options...)
 	if err != nil {
 		return nil, err
 	}
+	conn.nc = nc
 	// The loop takes the replies out of the stream: nothing is ever delivered here.
 	if _, err := nc.Subscribe(string(c.link.inbox)+"*", func(*nats.Msg) {}); err != nil {
-		nc.Close()
+		conn.close()
 		return nil, err
 	}
-	c.mu.Lock()
-	c.nc = nc
-	c.mu.Unlock()
-	return nc, nil
+	return conn, nil
 }
 
 // explainAttempt says what nats.go made of the last attempt, if that is all there is to be known: as
 // that the server takes no nkeys. It is called between attempts: during one, nats.go would block it.
-func (c *Control) explainAttempt() {
+func (c *Control) explainAttempt(dial *dialer) {
 	c.mu.Lock()
-	nc := c.nc
+	conn := c.current
 	c.mu.Unlock()
-	if nc == nil {
+	if conn == nil {
 		return
 	}
-	if err := nc.LastError(); err != nil {
-		c.attemptEnded(err)
+	if err := conn.nc.LastError(); err != nil {
+		c.attemptEnded(dial, err)
 	}
 }
 
 // attemptEnded tells why nats.go says that an attempt failed, unless the dialer has said so.
-func (c *Control) attemptEnded(err error) {
+func (c *Control) attemptEnded(dial *dialer, err error) {
 	var told *dialError
-	if !errors.Is(err, nats.ErrNoServers) && !errors.As(err, &told) {
+	if !dial.retired.Load() && !errors.Is(err, nats.ErrNoServers) && !errors.As(err, &told) {
 		c.link.status.attemptEnded(handshakeFailed + ": " + err.Error())
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,10 @@ type dialer struct {
 
 	stop <-chan struct{} // closed when the link is no longer wanted
 
+	leaving atomic.Bool // the link leaves servers that are about to shut down: another of them will not do
+	retired atomic.Bool // the link has moved to the wires of another dialer: no more of ours are wanted
+	latest  atomic.Pointer[Wire]
+
 	previous *tap                 // nats.go forgets to close a connection whose handshake failed
 	dialed   map[string]time.Time // when each server was last tried
 }
@@ -49,9 +54,11 @@ func (e *dialError) Unwrap() error { return e.error }
 // Dial implements nats.CustomDialer. nats.go calls it from one goroutine at a time.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	if d.previous != nil {
-		_ = d.previous.Close()
-		d.previous = nil
+		d.closePrevious()
 		d.link.status.attemptEnded(handshakeFailed)
+	}
+	if d.retired.Load() {
+		return nil, &dialError{net.ErrClosed}
 	}
 	if err := d.pace(address); err != nil {
 		return nil, &dialError{err}
@@ -64,6 +71,14 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	}
 	d.previous = t
 	return t, nil
+}
+
+// closePrevious closes the connection that was opened last. REQUIRES: nats.go does not dial.
+func (d *dialer) closePrevious() {
+	if d.previous != nil {
+		_ = d.previous.Close()
+		d.previous = nil
+	}
 }
 
 // pace waits until the last attempt at the same server is ReconnectWait ago. nats.go only pauses
@@ -99,10 +114,14 @@ func (d *dialer) dial(network, address string) (*tap, error) {
 		_ = conn.Close()
 		return nil, fmt.Errorf("connecting to %s: %w", address, err)
 	}
+	if server, err := parseInfo(firstLine(info)); err == nil && server.LameDuckMode && d.leaving.Load() {
+		_ = conn.Close()
+		return nil, fmt.Errorf("connecting to %s: the server is shutting down", address)
+	}
 	_ = conn.SetDeadline(time.Time{})
 
 	t := newTap(conn.LocalAddr(), conn.RemoteAddr(), d.link.handler.Wake)
-	w := &Wire{link: d.link, tap: t, server: address, prelude: info}
+	w := &Wire{link: d.link, dial: d, tap: t, server: address, prelude: info}
 	if secured != nil {
 		raw := conn
 		w.hangUp = func() { _ = raw.SetDeadline(time.Now().Add(hangUpTime)) }
@@ -113,6 +132,7 @@ func (d *dialer) dial(network, address string) (*tap, error) {
 	if err := d.enroll(conn, w); err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", address, err)
 	}
+	d.latest.Store(w)
 	return t, nil
 }
 
@@ -141,6 +161,11 @@ func (d *dialer) handshake(conn net.Conn, address string) (secured *tls.Conn, in
 	}
 	secured, err = d.startTLS(conn, address)
 	return secured, info, err
+}
+
+func firstLine(info []byte) []byte {
+	line, _, _ := bytes.Cut(info, []byte("\n"))
+	return line
 }
 
 // readInfo reads the line that a server sends first, and what comes along with it: a server that

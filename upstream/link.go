@@ -1,8 +1,6 @@
 package upstream
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"sync/atomic"
 
@@ -29,9 +27,12 @@ type Handler interface {
 	Deliver(token uint64, m *Message)
 	// Written is called after a write: every message that ends at or before offset written is out.
 	Written(written uint64)
-	// LinkDown is called when the connection is gone. Messages that end at or before offset written
-	// may have reached NATS, later ones surely did not.
-	LinkDown(written uint64)
+	// LinkDown is called when a connection is gone, and with it the messages that end after offset from
+	// and at or before to. Those that end at or before written may have reached NATS, later ones surely
+	// did not.
+	LinkDown(from, to, written uint64)
+	// InFlight reports whether a message that ends at or before offset to still waits for its reply.
+	InFlight(to uint64) bool
 	// AwaitWritable asks for a call of Link.Flush once fd takes bytes again.
 	AwaitWritable(fd int)
 	// Wake asks for a call of Link.Service soon. It may be called from any goroutine.
@@ -47,6 +48,8 @@ type Counters struct {
 	Dropped atomic.Uint64
 	// Connects is the number of times that the link became ready.
 	Connects atomic.Uint64
+	// Moves is the number of times that the link left a server that was about to shut down.
+	Moves atomic.Uint64
 	// Batches counts writes by the number of messages that they took out; see BatchBounds.
 	Batches [len(BatchBounds) + 1]atomic.Uint64
 	// BatchSum is the number of messages that all those writes took out.
@@ -65,9 +68,10 @@ type Link struct {
 	subscribe []byte // "SUB <inbox>*": going out, it makes the link ready
 
 	// Loop-owned.
-	wire          *Wire // nil while not connected
-	parser        parser
-	out           []byte // queued bytes, from outAt on
+	wire          *Wire   // what is published goes here; nil while not connected
+	others        []*Wire // are to become wire, or were; see move.go
+	owner         *dialer // whose wires become wire when they open
+	out           []byte  // queued bytes, from outAt on
 	outAt         int
 	queued        uint64 // offset: bytes ever queued
 	written       uint64 // offset: bytes ever written, or given up with a lost connection
@@ -75,10 +79,11 @@ type Link struct {
 	blocked       bool   // the socket takes no more; AwaitWritable was called
 	maxPayload    int    // bytes, of the server's last INFO; 0 before the first
 	bufferedMax   int    // bytes that may wait to be written
-	denied        bool   // the server refused the inbox subscription
 
 	// Atomic, read by anybody.
 	ready    atomic.Bool
+	epoch    atomic.Uint64
+	moving   atomic.Pointer[move] // wanted by Control, and not done yet
 	Counters Counters
 }
 
@@ -111,8 +116,10 @@ func (l *Link) SetBufferedMax(bytes int) { l.bufferedMax = bytes }
 // Pending reports whether bytes wait to be written that Flush could write now.
 func (l *Link) Pending() bool { return l.outAt < len(l.out) && !l.blocked }
 
-// Epoch returns how often the link has become ready. It may be called from any goroutine.
-func (l *Link) Epoch() uint64 { return l.Counters.Connects.Load() }
+// Epoch returns a number that changes when messages may be lost that were published before: when the
+// link became ready again, or a server that it has left was gone before it had taken all. It may be
+// called from any goroutine.
+func (l *Link) Epoch() uint64 { return l.epoch.Load() }
 
 // WrittenTo reports whether the bytes up to offset end are written. REQUIRES: on loop.
 func (l *Link) WrittenTo(end uint64) bool { return end <= l.written }
@@ -238,28 +245,23 @@ func (l *Link) Flush() {
 		return
 	}
 	l.blocked = false
-	for l.outAt < len(l.out) {
-		n, err := unix.Write(l.wire.fd, l.out[l.outAt:])
-		if n > 0 {
-			l.outAt += n
-			l.written += uint64(n)
-			l.Counters.BytesOut.Add(uint64(n))
-			continue
-		}
-		if err == unix.EINTR {
-			continue
-		}
-		if err == unix.EAGAIN {
-			l.blocked = true
-			l.handler.AwaitWritable(l.wire.fd)
-			break
-		}
+	n, err := write(l.wire.fd, l.out[l.outAt:])
+	l.outAt += n
+	l.written += uint64(n)
+	l.Counters.BytesOut.Add(uint64(n))
+	switch {
+	case err != nil:
 		// Closing here would call back into the loop in the middle of its work: Service closes.
 		l.wire.breakWith(err)
-		break
+	case l.outAt < len(l.out):
+		l.blocked = true
+		l.handler.AwaitWritable(l.wire.fd)
 	}
 	l.countBatch()
 	if l.outAt == len(l.out) {
+		if l.moving.Load() != nil {
+			l.handler.Wake() // Service waited for this
+		}
 		l.out, l.outAt = l.out[:0], 0
 		if cap(l.out) > outKeepBytesMax {
 			l.out = nil
@@ -269,6 +271,23 @@ func (l *Link) Flush() {
 		l.outAt = 0
 	}
 	l.handler.Written(l.written)
+}
+
+// write writes p to a socket that does not block, as far as it takes it.
+func write(fd int, p []byte) (n int, err error) {
+	for n < len(p) {
+		taken, err := unix.Write(fd, p[n:])
+		switch {
+		case taken > 0:
+			n += taken
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return n, nil
+		default:
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 func (l *Link) countBatch() {
@@ -285,8 +304,16 @@ func (l *Link) countBatch() {
 }
 
 // Service does what nats.go asked for since the last call: sends its bytes, closes its connection.
-// It also closes a connection that broke. Call it on every wake of the loop.
+// It also closes a connection that broke, and moves to another. Call it on every wake of the loop.
 func (l *Link) Service() {
+	l.serviceWire()
+	l.serviceOthers()
+	if m := l.moving.Load(); m != nil {
+		l.serviceMove(m)
+	}
+}
+
+func (l *Link) serviceWire() {
 	w := l.wire
 	if w == nil {
 		return
@@ -307,64 +334,18 @@ func (l *Link) Service() {
 		w.close()
 		return
 	}
-	if !l.ready.Load() && !l.denied && bytes.Contains(out[before:], l.subscribe) {
-		l.ready.Store(true)
-		l.Counters.Connects.Add(1)
-		l.status.connected(w.server)
-	}
+	w.noteSubscription(out[before:])
+	l.becomeReady()
 	l.Flush()
 }
 
-// onMessage implements events.
-func (l *Link) onMessage(m *Message) {
-	if token, found := bytes.CutPrefix(m.Subject, l.inbox); found {
-		// A token that is none of ours finds no slot: it is counted there as a late reply.
-		value, _ := parseToken(token)
-		l.handler.Deliver(value, m)
+// becomeReady opens the link for requests once its wire is subscribed to the inbox.
+func (l *Link) becomeReady() {
+	if l.ready.Load() || !l.wire.subscribed || l.wire.denied {
 		return
 	}
-	l.wire.tap.feed(m.Raw)
-}
-
-// onControl implements events.
-func (l *Link) onControl(raw []byte) {
-	switch {
-	case bytes.HasPrefix(raw, []byte("INFO ")):
-		l.onInfo(raw)
-	case bytes.HasPrefix(raw, []byte("-ERR")):
-		l.onError(raw)
-	}
-	l.wire.tap.feed(raw)
-}
-
-// serverInfo is what the loop needs of an INFO.
-type serverInfo struct {
-	MaxPayload  int    `json:"max_payload"`
-	TLSRequired bool   `json:"tls_required"`
-	Name        string `json:"server_name"`
-}
-
-func parseInfo(raw []byte) (info serverInfo, err error) {
-	err = json.Unmarshal(bytes.TrimPrefix(raw, []byte("INFO ")), &info)
-	return info, err
-}
-
-func (l *Link) onInfo(raw []byte) {
-	info, err := parseInfo(raw)
-	if err == nil && info.MaxPayload > 0 {
-		l.maxPayload = info.MaxPayload
-	}
-}
-
-// onError takes an -ERR, which nats.go will act on. Only the reason is wanted here, and one case
-// that nats.go lives on with but we cannot: without the inbox no reply would ever come.
-func (l *Link) onError(raw []byte) {
-	reason := string(bytes.Trim(raw[len("-ERR"):], " '\r\n"))
-	if bytes.Contains(raw, []byte("Permissions Violation for Subscription to \""+string(l.inbox))) {
-		l.denied = true
-		l.ready.Store(false)
-		l.status.disconnected("NATS does not let us subscribe to our inbox: " + reason)
-		return
-	}
-	l.status.serverError(reason)
+	l.ready.Store(true)
+	l.Counters.Connects.Add(1)
+	l.epoch.Add(1)
+	l.status.connected(l.wire.server)
 }

@@ -16,6 +16,7 @@ type loopStub struct {
 	delivered map[uint64]string
 	written   uint64
 	down      []uint64
+	inFlight  bool
 	blocked   int
 }
 
@@ -24,10 +25,11 @@ func (s *loopStub) Deliver(token uint64, m *Message) {
 		s.delivered[token] = string(m.Payload)
 	}
 }
-func (s *loopStub) Written(written uint64)  { s.written = written }
-func (s *loopStub) LinkDown(written uint64) { s.down = append(s.down, written) }
-func (s *loopStub) AwaitWritable(int)       { s.blocked++ }
-func (s *loopStub) Wake()                   {}
+func (s *loopStub) Written(written uint64)        { s.written = written }
+func (s *loopStub) InFlight(uint64) bool          { return s.inFlight }
+func (s *loopStub) LinkDown(_, _, written uint64) { s.down = append(s.down, written) }
+func (s *loopStub) AwaitWritable(int)             { s.blocked++ }
+func (s *loopStub) Wake()                         {}
 
 // openLink returns a ready link whose connection is one end of a socket pair; the other end is server.
 func openLink(t testing.TB, bufferedMax int) (l *Link, loop *loopStub, server *os.File) {

@@ -57,6 +57,15 @@ func (s *Status) disconnected(reason string) {
 	s.down(reason)
 }
 
+// moved says that the link has left a server that is about to shut down, before being cut.
+func (s *Status) moved(from, to string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note = ""
+	clear(s.logged)
+	s.log.Info("NATS server is shutting down: moved to another", "server", from, "to", to)
+}
+
 // attempt says that another attempt to connect begins.
 func (s *Status) attempt() {
 	s.mu.Lock()

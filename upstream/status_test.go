@@ -42,11 +42,11 @@ func TestLateReportOfADialIsNoReason(t *testing.T) {
 	s.attempt()
 	s.attemptFailed("connection refused")
 	s.attempt()
-	c.attemptEnded(&dialError{errors.New("connection refused")})
+	c.attemptEnded(&dialer{}, &dialError{errors.New("connection refused")})
 	if s.Reason() != "connection refused" {
 		t.Errorf("reason %q", s.Reason())
 	}
-	c.attemptEnded(errors.New("nats: authorization violation"))
+	c.attemptEnded(&dialer{}, errors.New("nats: authorization violation"))
 	if s.Reason() != handshakeFailed+": nats: authorization violation" {
 		t.Errorf("reason %q", s.Reason())
 	}
