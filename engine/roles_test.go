@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -82,6 +84,14 @@ func (p *process) kill() {
 	})
 }
 
+// retire gives a nats-server notice, and waits until it has ended.
+func (p *process) retire() {
+	p.once.Do(func() {
+		_ = p.Process.Signal(syscall.SIGUSR2)
+		_ = p.Wait()
+	})
+}
+
 // freeze stops the process until thaw, and returns once it stands still.
 func (p *process) freeze(t testing.TB) {
 	t.Helper()
@@ -107,6 +117,8 @@ type natsdOptions struct {
 	Monitor            int // port for connz; 0: none
 	Username, Password string
 	StoreDir           string // of JetStream; empty: none
+	ClusterPort        int    // 0: no cluster
+	Routes             []int  // cluster ports of the members
 }
 
 // startNATSD starts a nats-server in a process of its own. Its URL is the first line that it says.
@@ -125,12 +137,27 @@ func natsdRole() {
 	if o.Port == 0 {
 		o.Port = server.RANDOM_PORT
 	}
-	s, err := server.NewServer(&server.Options{
+	opts := &server.Options{
 		Host: "127.0.0.1", Port: o.Port, HTTPHost: "127.0.0.1", HTTPPort: o.Monitor, Username: o.Username, Password: o.Password,
 		JetStream: o.StoreDir != "", StoreDir: o.StoreDir,
 		NoLog: true, NoSigs: true, MaxPayload: 1 << 20,
-	})
+		LameDuckDuration: 2 * time.Second, LameDuckGracePeriod: time.Second,
+	}
+	if o.ClusterPort != 0 {
+		opts.Cluster.Name, opts.Cluster.Host, opts.Cluster.Port = "test", "127.0.0.1", o.ClusterPort
+		for _, port := range o.Routes {
+			opts.Routes = append(opts.Routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)})
+		}
+	}
+	s, err := server.NewServer(opts)
 	roleMust(err)
+	notice := make(chan os.Signal, 1)
+	signal.Notify(notice, syscall.SIGUSR2)
+	go func() {
+		<-notice
+		s.LameDuckShutdown()
+		os.Exit(0)
+	}()
 	s.Start()
 	if !s.ReadyForConnections(testTimeout) {
 		roleMust(fmt.Errorf("nats-server does not come up on port %d", o.Port))

@@ -38,6 +38,7 @@ type Control struct {
 // moves to those of another.
 type connection struct {
 	nc       *nats.Conn
+	inbox    *nats.Subscription
 	dial     *dialer
 	closed   chan struct{} // closed when nats.go has given nc up
 	lameDuck chan struct{} // has room for a notice that the server is about to shut down
@@ -208,7 +209,8 @@ func (c *Control) connect(dial *dialer, urls []string, more ...nats.Option) (*co
 	}
 	conn.nc = nc
 	// The loop takes the replies out of the stream: nothing is ever delivered here.
-	if _, err := nc.Subscribe(string(c.link.inbox)+"*", func(*nats.Msg) {}); err != nil {
+	conn.inbox, err = nc.Subscribe(string(c.link.inbox)+"*", func(*nats.Msg) {})
+	if err != nil {
 		conn.close()
 		return nil, err
 	}

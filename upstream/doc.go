@@ -23,4 +23,10 @@
 // A [Wire] is one connection; a Link outlives many. What a Wire had not written when it closed never
 // reached NATS, and the Link says so: offsets count every byte ever queued, and a message whose last
 // byte is beyond what was written cannot have been executed.
+//
+// # Lame ducks
+//
+// A server that is about to shut down says so. Control then makes a second nats.go connection, to
+// another server, and once that one knows of the inbox has the loop publish there. The old wire lives
+// on until what was published on it is answered, or the server cuts it; see move.go and lameduck.go.
 package upstream

@@ -144,7 +144,8 @@ func (c *Control) retire(ctx context.Context, conn *connection, old *Wire) {
 	})
 }
 
-// settle returns when nothing that was published on old is in flight, or old is closed.
+// settle returns when nothing that was published on old is in flight, and nothing comes on it any more;
+// or when old is closed.
 func (c *Control) settle(ctx context.Context, conn *connection, old *Wire) {
 	poll := time.NewTicker(settlePoll)
 	defer poll.Stop()
@@ -166,5 +167,13 @@ func (c *Control) settle(ctx context.Context, conn *connection, old *Wire) {
 		if !old.idle.Load() || !old.taken.Load() {
 			idleSince = time.Now()
 		}
+	}
+	// From here on each reply comes once. Copies that are on their way are still known for what they are.
+	if conn.inbox.Unsubscribe() != nil || conn.nc.FlushTimeout(c.cfg.ConnectTimeout) != nil {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(settleTime):
 	}
 }
