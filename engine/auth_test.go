@@ -108,6 +108,14 @@ func allCredentials(t *testing.T) []credentials {
 // it, the user's JWT, and its creds file. change may limit the user.
 func newOperator(t testing.TB, change func(*jwt.UserClaims)) (options func(*server.Options), token string, creds []byte) {
 	t.Helper()
+	options, issue := newIssuer(t)
+	token, creds = issue(change)
+	return options, token, creds
+}
+
+// newIssuer is newOperator for as many users as issue is called for.
+func newIssuer(t testing.TB) (options func(*server.Options), issue func(change func(*jwt.UserClaims)) (token string, creds []byte)) {
+	t.Helper()
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -131,19 +139,22 @@ func newOperator(t testing.TB, change func(*jwt.UserClaims)) (options func(*serv
 	resolver := &server.MemAccResolver{}
 	must(resolver.Store(accountKey, accountToken))
 
-	_, userKey, seed := newUser(t)
-	userClaims := jwt.NewUserClaims(userKey)
-	if change != nil {
-		change(userClaims)
+	issue = func(change func(*jwt.UserClaims)) (token string, creds []byte) {
+		_, userKey, seed := newUser(t)
+		userClaims := jwt.NewUserClaims(userKey)
+		if change != nil {
+			change(userClaims)
+		}
+		token, err := userClaims.Encode(account)
+		must(err)
+		creds, err = jwt.FormatUserConfig(token, seed)
+		must(err)
+		return token, creds
 	}
-	token, err = userClaims.Encode(account)
-	must(err)
-	creds, err = jwt.FormatUserConfig(token, seed)
-	must(err)
 	return func(o *server.Options) {
 		o.TrustedOperators = []*jwt.OperatorClaims{operatorClaims}
 		o.AccountResolver = resolver
-	}, token, creds
+	}, issue
 }
 
 // responderWith is responder for a server that wants to know who it is.

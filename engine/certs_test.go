@@ -47,7 +47,10 @@ func (a *authority) sign(template *x509.Certificate) (der []byte, key *ecdsa.Pri
 		a.t.Fatal(err)
 	}
 	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	if template.NotAfter.IsZero() {
+		template.NotAfter = time.Now().Add(time.Hour)
+	}
+	template.NotBefore = time.Now().Add(-time.Hour)
 	parent, signer := a.cert, a.key
 	if parent == nil {
 		parent, signer = template, key
@@ -61,8 +64,14 @@ func (a *authority) sign(template *x509.Certificate) (der []byte, key *ecdsa.Pri
 // server returns a certificate for a server with these names and addresses.
 func (a *authority) server(names []string, addresses ...string) tls.Certificate {
 	a.t.Helper()
+	return a.serverUntil(time.Time{}, names, addresses...)
+}
+
+// serverUntil is server with the time at which the certificate expires.
+func (a *authority) serverUntil(end time.Time, names []string, addresses ...string) tls.Certificate {
+	a.t.Helper()
 	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "test server"}, DNSNames: names,
+		Subject: pkix.Name{CommonName: "test server"}, DNSNames: names, NotAfter: end,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	for _, address := range addresses {

@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"strings"
@@ -33,7 +34,8 @@ type Config struct {
 	// PingInterval * (MaxPingsOut + 1), with the defaults 6 s.
 	PingInterval time.Duration
 	MaxPingsOut  int
-	// ReconnectWait is the pause after all URLs were tried once, plus up to ReconnectJitter.
+	// ReconnectWait is the pause after all servers were tried once, plus up to ReconnectJitter. Both
+	// double each time that all were tried in vain, up to eightfold.
 	ReconnectWait   time.Duration
 	ReconnectJitter time.Duration
 }
@@ -109,6 +111,12 @@ func (c *Config) Validate() error {
 		bad("nats max pings out is %d: want 1 to 100", c.MaxPingsOut)
 	}
 	return errors.Join(problems...)
+}
+
+// reconnectDelay returns the pause after all servers were tried for the rounds-th time.
+func (c *Config) reconnectDelay(rounds int) time.Duration {
+	factor := time.Duration(1) << min(max(rounds-1, 0), 3)
+	return factor * (c.ReconnectWait + rand.N(c.ReconnectJitter+1))
 }
 
 // checkURL accepts what nats.go accepts, less WebSocket, which the loop does not speak.

@@ -57,3 +57,21 @@ func TestRedactURL(t *testing.T) {
 		}
 	}
 }
+
+// Goal: the pauses between rounds of attempts double up to a bound, for ever, and are spread.
+func TestReconnectDelay(t *testing.T) {
+	c := Config{ReconnectWait: 100 * time.Millisecond, ReconnectJitter: 50 * time.Millisecond}
+	for rounds, factor := range map[int]time.Duration{0: 1, 1: 1, 2: 2, 3: 4, 4: 8, 5: 8, 1 << 40: 8} {
+		seen := map[time.Duration]bool{}
+		for range 100 {
+			d := c.reconnectDelay(rounds)
+			if low, high := factor*c.ReconnectWait, factor*(c.ReconnectWait+c.ReconnectJitter); d < low || d > high {
+				t.Errorf("after %d rounds: %v, want %v to %v", rounds, d, low, high)
+			}
+			seen[d] = true
+		}
+		if len(seen) < 10 {
+			t.Errorf("after %d rounds: only %d different pauses", rounds, len(seen))
+		}
+	}
+}

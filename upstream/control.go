@@ -160,9 +160,9 @@ func (c *Control) connect(dial *dialer, urls []string, more ...nats.Option) (*co
 		nats.Timeout(c.cfg.ConnectTimeout),
 		nats.PingInterval(c.cfg.PingInterval),
 		nats.MaxPingsOutstanding(c.cfg.MaxPingsOut),
-		nats.CustomReconnectDelay(func(int) time.Duration {
+		nats.CustomReconnectDelay(func(rounds int) time.Duration {
 			c.explainAttempt(dial)
-			return c.cfg.ReconnectWait + rand.N(c.cfg.ReconnectJitter+1)
+			return c.cfg.reconnectDelay(rounds)
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { close(conn.closed) }),
 		nats.LameDuckModeHandler(func(*nats.Conn) {

@@ -106,7 +106,7 @@ func (d *dialer) dial(network, address string) (*tap, error) {
 	deadline := time.Now().Add(d.cfg.ConnectTimeout)
 	conn, err := net.DialTimeout(network, address, d.cfg.ConnectTimeout)
 	if err != nil {
-		return nil, err
+		return nil, cause(err)
 	}
 	_ = conn.SetDeadline(deadline)
 	secured, info, err := d.handshake(conn, address)
@@ -198,12 +198,22 @@ func (d *dialer) startTLS(conn net.Conn, address string) (*tls.Conn, error) {
 	return secured, nil
 }
 
-// cause takes the addresses off a network error. Our own port is another one each time, so that
-// each failure would look like news.
+// cause takes off an error what is different each time, so that each failure would look like news: our
+// own port, and the time.
 func cause(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && (op.Op == "read" || op.Op == "write") {
 		return op.Err
+	}
+	var lookup *net.DNSError
+	if errors.As(err, &lookup) {
+		reason := lookup.Err // may be that of a socket to the name server, with both addresses before the last colon
+		return fmt.Errorf("looking up %s: %s", lookup.Name, strings.TrimSpace(reason[strings.LastIndex(reason, ":")+1:]))
+	}
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+		return fmt.Errorf("x509: a certificate has expired or is not yet valid: it is for %s to %s",
+			invalid.Cert.NotBefore.UTC().Format(time.RFC3339), invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return err
 }

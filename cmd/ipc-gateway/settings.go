@@ -133,9 +133,9 @@ func (o *options) settings() []setting {
 		{flag: "nats-max-pings-out", env: "IPC_NATS_MAX_PINGS_OUT", group: groupNATS, arg: "N", value: numberValue(&n.MaxPingsOut),
 			help: "Unanswered pings after which the connection counts as lost."},
 		{flag: "nats-reconnect-wait", env: "IPC_NATS_RECONNECT_WAIT", group: groupNATS, arg: "DURATION", value: durationValue(&n.ReconnectWait),
-			help: "Pause before all servers are tried again."},
+			help: "Pause before all servers are tried again. It doubles, up to eightfold, while none of them can be used."},
 		{flag: "nats-reconnect-jitter", env: "IPC_NATS_RECONNECT_JITTER", group: groupNATS, arg: "DURATION", value: durationValue(&n.ReconnectJitter),
-			help: "Random time added to that pause, at most this."},
+			help: "Random time added to that pause, at most this. It grows with the pause."},
 
 		{flag: "drain-timeout", env: "IPC_DRAIN_TIMEOUT", group: groupOperate, arg: "DURATION", value: drainTimeoutValue(&o.drainTimeout),
 			help: "How long requests in flight may take to finish after SIGTERM or SIGINT."},
