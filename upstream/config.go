@@ -115,8 +115,8 @@ func (c *Config) Validate() error {
 
 // reconnectDelay returns the pause after all servers were tried for the rounds-th time.
 func (c *Config) reconnectDelay(rounds int) time.Duration {
-	factor := time.Duration(1) << min(max(rounds-1, 0), 3)
-	return factor * (c.ReconnectWait + rand.N(c.ReconnectJitter+1))
+	doublings := min(max(rounds-1, 0), 3)
+	return (c.ReconnectWait + rand.N(c.ReconnectJitter+1)) << doublings
 }
 
 // checkURL accepts what nats.go accepts, less WebSocket, which the loop does not speak.

@@ -61,11 +61,11 @@ func TestRedactURL(t *testing.T) {
 // Goal: the pauses between rounds of attempts double up to a bound, for ever, and are spread.
 func TestReconnectDelay(t *testing.T) {
 	c := Config{ReconnectWait: 100 * time.Millisecond, ReconnectJitter: 50 * time.Millisecond}
-	for rounds, factor := range map[int]time.Duration{0: 1, 1: 1, 2: 2, 3: 4, 4: 8, 5: 8, 1 << 40: 8} {
+	for rounds, doublings := range map[int]int{0: 0, 1: 0, 2: 1, 3: 2, 4: 3, 5: 3, 1 << 40: 3} {
 		seen := map[time.Duration]bool{}
 		for range 100 {
 			d := c.reconnectDelay(rounds)
-			if low, high := factor*c.ReconnectWait, factor*(c.ReconnectWait+c.ReconnectJitter); d < low || d > high {
+			if low, high := c.ReconnectWait<<doublings, (c.ReconnectWait+c.ReconnectJitter)<<doublings; d < low || d > high {
 				t.Errorf("after %d rounds: %v, want %v to %v", rounds, d, low, high)
 			}
 			seen[d] = true
