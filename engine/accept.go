@@ -21,7 +21,7 @@ const (
 // acceptor accepts clients and spreads them over the loops.
 type acceptor struct {
 	gateway   *Gateway
-	socket    *socketFile
+	socket    *SocketFile
 	log       *slog.Logger
 	nextID    uint64
 	strangers strangersLog
@@ -29,7 +29,7 @@ type acceptor struct {
 	done      sync.WaitGroup
 }
 
-func newAcceptor(g *Gateway, socket *socketFile) *acceptor {
+func newAcceptor(g *Gateway, socket *SocketFile) *acceptor {
 	return &acceptor{
 		gateway:   g,
 		socket:    socket,

@@ -39,7 +39,7 @@ type Gateway struct {
 
 	// Owned by whoever calls Start, Drain and Close, one after another.
 	lifecycle sync.Mutex
-	socket    *socketFile
+	socket    *SocketFile
 	acceptor  *acceptor
 	accepting sync.WaitGroup
 	running   bool
@@ -107,7 +107,7 @@ func (g *Gateway) start() (err error) {
 		return err
 	}
 	g.ticker.start()
-	if g.socket, err = listenAt(g.cfg.SocketPath, g.cfg.SocketMode); err != nil {
+	if g.socket, err = ListenAt(g.cfg.SocketPath, g.cfg.SocketMode); err != nil {
 		return err
 	}
 	for _, l := range g.loops {
@@ -243,7 +243,7 @@ func (g *Gateway) stopAccepting() error {
 	if g.socket == nil {
 		return nil
 	}
-	err := g.socket.remove()
+	err := g.socket.Remove()
 	if g.acceptor != nil {
 		_ = g.socket.SetDeadline(time.Now().Add(acceptLeftovers))
 		g.accepting.Wait()

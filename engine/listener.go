@@ -16,18 +16,18 @@ import (
 // listenBacklog is how many connects may wait to be accepted; the kernel cuts it to net.core.somaxconn.
 const listenBacklog = 4096
 
-// socketFile is the socket in the file system that we listen on, and only ours to remove.
-type socketFile struct {
+// SocketFile is a socket in the file system that we listen on, and only ours to remove. Closing it leaves the path.
+type SocketFile struct {
 	*os.File
 	raw           syscall.RawConn
 	path          string
 	device, inode uint64
 }
 
-// listenAt makes a listening socket at path, with the given permission bits from its first moment.
+// ListenAt makes a listening socket at path, with the given permission bits from its first moment.
 // The socket is bound to a name of its own in the same folder and renamed over path, so that a dead
 // socket there is replaced without a gap. Whatever is at path and is not a dead socket stays.
-func listenAt(path string, mode os.FileMode) (*socketFile, error) {
+func ListenAt(path string, mode os.FileMode) (*SocketFile, error) {
 	folder, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: the folder cannot be opened: %w", path, err)
@@ -138,7 +138,7 @@ func bindTemporary(folder *os.File, path string, mode os.FileMode) (fd int, name
 }
 
 // serveAt listens on the bound socket fd, which it takes over, and moves it to path.
-func serveAt(fd int, folder *os.File, temporary, path string, mode os.FileMode, replace bool) (s *socketFile, err error) {
+func serveAt(fd int, folder *os.File, temporary, path string, mode os.FileMode, replace bool) (s *SocketFile, err error) {
 	f := os.NewFile(uintptr(fd), path)
 	defer func() {
 		if err != nil {
@@ -164,7 +164,7 @@ func serveAt(fd int, folder *os.File, temporary, path string, mode os.FileMode, 
 	if err != nil {
 		return nil, err
 	}
-	return &socketFile{f, raw, path, stat.Dev, stat.Ino}, nil
+	return &SocketFile{f, raw, path, stat.Dev, stat.Ino}, nil
 }
 
 // move gives the file temporary in folder the name path. Without replace, path must be free.
@@ -185,7 +185,7 @@ func move(folder int, temporary, path string, replace bool) error {
 
 // accept waits for a connection and returns its descriptor, which does not block and is the
 // caller's. The error is os.ErrDeadlineExceeded or os.ErrClosed for those, else the kernel's.
-func (s *socketFile) accept() (fd int, err error) {
+func (s *SocketFile) accept() (fd int, err error) {
 	waitErr := s.raw.Read(func(listener uintptr) (done bool) {
 		fd, _, err = unix.Accept4(int(listener), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		return err != unix.EAGAIN && err != unix.EINTR
@@ -196,9 +196,9 @@ func (s *socketFile) accept() (fd int, err error) {
 	return fd, os.NewSyscallError("accept4", err)
 }
 
-// remove unlinks the path if it still leads to our socket. Connects are refused from then on;
+// Remove unlinks the path if it still leads to our socket. Connects are refused from then on;
 // those that were made before can still be accepted.
-func (s *socketFile) remove() error {
+func (s *SocketFile) Remove() error {
 	folder, err := os.Open(filepath.Dir(s.path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // gone with its folder

@@ -55,3 +55,9 @@ func supplementaryGroupsOf(fd int) []uint32 {
 func (p peerCredentials) LogValue() slog.Value {
 	return slog.GroupValue(slog.Uint64("uid", uint64(p.uid)), slog.Uint64("gid", uint64(p.gid)), slog.Int("pid", int(p.pid)))
 }
+
+// UserOf asks the kernel which user connected to the Unix socket fd; ok is false if it does not say.
+func UserOf(fd int) (uid uint32, ok bool) {
+	uid = credentialsOf(fd).uid
+	return uid, uid != unknownID
+}

@@ -158,12 +158,12 @@ func TestSocketIsNeverWiderForAMoment(t *testing.T) {
 	})
 	enough := time.Now().Add(time.Second)
 	for i := 0; i < 300 || time.Now().Before(enough); i++ {
-		s, err := listenAt(path, 0o600)
+		s, err := ListenAt(path, 0o600)
 		if err != nil {
-			t.Fatalf("listenAt: %v", err)
+			t.Fatalf("ListenAt: %v", err)
 		}
 		if i%2 == 0 {
-			if err := s.remove(); err != nil { // else the next one replaces it
+			if err := s.Remove(); err != nil { // else the next one replaces it
 				t.Fatal(err)
 			}
 		}

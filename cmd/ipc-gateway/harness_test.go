@@ -61,6 +61,7 @@ func runInput(env map[string]string, input string, args ...string) (code int, st
 		stdout:    &out,
 		stderr:    &errs,
 		signals:   func() <-chan os.Signal { return nil },
+		hangups:   func() <-chan os.Signal { return nil },
 	}
 	code = a.run(args)
 	return code, out.String(), errs.String()

@@ -26,6 +26,12 @@ func main() {
 			signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
 			return c
 		},
+		hangups: func() <-chan os.Signal {
+			// Room for one: a second one during a reload asks for another reload, a third for the same.
+			c := make(chan os.Signal, 1)
+			signal.Notify(c, syscall.SIGHUP)
+			return c
+		},
 	}
 	os.Exit(a.run(os.Args[1:]))
 }
@@ -38,6 +44,8 @@ type app struct {
 	// signals takes SIGINT and SIGTERM over from their default, which ends the process. Commands
 	// that have nothing to finish leave them alone.
 	signals func() <-chan os.Signal
+	// hangups takes SIGHUP over in the same way.
+	hangups func() <-chan os.Signal
 }
 
 // env returns the first of the named variables that holds anything. A variable set to the empty

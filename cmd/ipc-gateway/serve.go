@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/aigroup/ipc-gateway/cmd/internal/daemon"
 	"github.com/aigroup/ipc-gateway/upstream"
 )
 
@@ -26,7 +24,7 @@ type serveCommand struct {
 
 // Help is what "serve --help" says before the flags.
 func (s *serveCommand) Help() string {
-	return `It needs no NATS server to start: it connects when one is there, and says so on /ready. SIGTERM or SIGINT ends it once the requests in flight are answered; a second one ends it at once.
+	return `It needs no NATS server to start: it connects when one is there, and says so on /ready. SIGTERM or SIGINT ends it once the requests in flight are answered; a second one ends it at once. SIGHUP reads the settings again, as the command reload does.
 
 A setting is taken from its flag, else its environment variable, else the file, else the default, which stands in brackets.
 
@@ -127,40 +125,11 @@ func (s *serveCommand) Run(a *app) error {
 	if len(problems) > 0 {
 		return usageErrorf("wrong settings, nothing was started:\n  %s", strings.Join(problems, "\n  "))
 	}
-	log := newLogger(a.stderr, o)
-	signals := a.signals()
-	o.engine.Logger = log
-
-	// The port comes first: it is the cheaper one of the two to have taken in vain.
-	probe, err := daemon.ListenProbe(o.probeAddr)
-	if err != nil {
-		return fmt.Errorf("%w: name another address with --probe-addr, or --probe-addr off", err)
-	}
-	d, err := daemon.Start(o.engine, probe, buildVersion())
+	service, err := startService(a, s.texts, o)
 	if err != nil {
 		return err
 	}
-	log.Info("serving", "version", buildVersion(), "pid", os.Getpid(), "socket", o.engine.SocketPath,
-		"loops", o.engine.Loops, "cpus", showCPUs(o.engine.CPUs), "nats", redacted(o.engine.NATS.URLs), "probe", d.ProbeAddr())
-
-	first := <-signals
-	log.Info("stopping: requests in flight may finish", "signal", first.String(), "at_most", o.drainTimeout)
-	stopped := make(chan error, 1)
-	go func() { stopped <- d.Stop(o.drainTimeout) }()
-	select {
-	case err = <-stopped:
-	case second := <-signals:
-		log.Warn("second signal: exiting at once", "signal", second.String())
-		return &exitError{code: signalCode(second)}
-	}
-	if errors.Is(err, daemon.ErrDrain) {
-		log.Warn("not all requests in flight could be finished", "reason", err)
-		err = nil
-	}
-	if err == nil {
-		log.Info("stopped")
-	}
-	return err
+	return service.run()
 }
 
 // signalCode is the exit code of a process that s ended, as shells have it.
@@ -171,12 +140,12 @@ func signalCode(s os.Signal) int {
 	return exitFailure
 }
 
-func newLogger(w io.Writer, o *options) *slog.Logger {
-	level := &slog.HandlerOptions{Level: o.logLevel}
-	if o.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, level))
+func newLogger(w io.Writer, format string, level slog.Leveler) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
 	}
-	return slog.New(slog.NewTextHandler(w, level))
+	return slog.New(slog.NewTextHandler(w, options))
 }
 
 func redacted(urls []string) string {

@@ -12,10 +12,13 @@ import (
 type options struct {
 	configFile   string
 	engine       engine.Config
+	control      string // path of the control socket; empty: beside the socket; controlOff: none
 	probeAddr    string // host:port, or empty: no probe
 	drainTimeout time.Duration
 	logLevel     slog.Level
 	logFormat    string // "text" or "json"
+
+	given []given // what made these options of the defaults, beside the rules for peers
 }
 
 func defaultOptions() *options {
@@ -52,6 +55,27 @@ func (s *setting) fileKey() string {
 	return s.key
 }
 
+// needsRestart reports whether the setting counts from the start to the end of a process.
+func (s *setting) needsRestart() bool {
+	switch s.group {
+	case groupSocket, groupLoops, groupNATS:
+		return true
+	}
+	switch s.flag {
+	case "config", "max-inflight", "probe-addr", "log-format":
+		return true
+	}
+	return false
+}
+
+// name is what the setting is called towards people: its key, which most have.
+func (s *setting) name() string {
+	if key := s.fileKey(); key != "" {
+		return key
+	}
+	return s.flag
+}
+
 // Groups of flags in the help, in the order of the settings.
 const (
 	groupSocket   = "Socket:"
@@ -75,6 +99,9 @@ func (o *options) settings() []setting {
 			help: "Unix socket that clients connect to; at most 107 bytes."},
 		{flag: "socket-mode", env: "IPC_SOCKET_MODE", group: groupSocket, arg: "OCTAL", value: permissionValue(&c.SocketMode),
 			help: "Permissions of the socket: who may write to it may open it, and --allow-uid and --allow-gid say who of those may use it."},
+
+		{flag: "control-socket", env: "IPC_CONTROL_SOCKET", group: groupSocket, arg: "PATH", value: controlValue(&o.control),
+			help: "Unix socket of the operator's commands (show, kill, drain, reload), for our own user and root; by default the path of --socket with .ctl at its end; off: none."},
 
 		{flag: "allow-uid", env: "IPC_ALLOW_UID", group: groupPeers, arg: "USER,...", value: allowUIDValue(&c.AllowUIDs, &c.AllowAnyone),
 			help: "Users, by name or number, whose programs may connect beside the gateway's own user and root; any: everybody who can open the socket."},

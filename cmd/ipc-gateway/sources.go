@@ -46,7 +46,7 @@ func (a *app) configure(flags map[string]string) (o *options, problems []string)
 	problems = append(problems, unreadable...)
 	rules, wrongRules := file.peerRules()
 	problems = append(problems, wrongRules...)
-	o.engine.Peers = rules
+	o.engine.Peers, o.given = rules, values
 	for _, message := range messages(o.engine.Validate()) {
 		problems = append(problems, blame(message, values)+message)
 	}

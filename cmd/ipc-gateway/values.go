@@ -240,6 +240,16 @@ func parseAddress(text string) (string, error) {
 	return text, nil
 }
 
+// controlValue takes the path of the control socket, or controlOff.
+func controlValue(p *string) value {
+	return fieldValue(p, func(text string) (string, error) {
+		if text == "" || text == controlOff {
+			return text, nil
+		}
+		return text, engine.CheckSocketPath(text)
+	}, func(path string) string { return path })
+}
+
 func levelValue(p *slog.Level) value {
 	return fieldValue(p, func(text string) (slog.Level, error) {
 		var level slog.Level

@@ -93,6 +93,9 @@ func Start(cfg engine.Config, listener net.Listener, version string) (*Daemon, e
 // ProbeAddr returns the address that the probe has, or "off".
 func (d *Daemon) ProbeAddr() string { return d.address }
 
+// Gateway returns the gateway that runs.
+func (d *Daemon) Gateway() *engine.Gateway { return d.gateway }
+
 // Ready returns nil when the gateway can serve, else the reason why not.
 func (d *Daemon) Ready() error { return d.gateway.Ready() }
 

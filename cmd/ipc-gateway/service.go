@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/aigroup/ipc-gateway/cmd/internal/daemon"
+	"github.com/aigroup/ipc-gateway/control"
+	"github.com/aigroup/ipc-gateway/engine"
+)
+
+// reloadWait bounds the wait of a reload for the event loops.
+const reloadWait = 5 * time.Second
+
+// service is the gateway as the command serve runs it: with its probe, its control socket, and what
+// signals and the console ask of it.
+type service struct {
+	app   *app
+	flags map[string]string // texts of the command line
+	log   *slog.Logger
+	level *slog.LevelVar
+
+	signals, hangups <-chan os.Signal
+	daemon           *daemon.Daemon
+	control          *control.Server // nil: switched off
+
+	// mu is held while the configuration is changed, and guards what follows.
+	mu       sync.Mutex
+	options  *options // that count now
+	stopping bool
+}
+
+// startService opens everything: the control socket first, as it tells whether another gateway runs here,
+// then the probe's port, then the gateway's socket. What was opened before an error is closed again.
+func startService(a *app, flags map[string]string, o *options) (*service, error) {
+	level := &slog.LevelVar{}
+	level.Set(o.logLevel)
+	s := &service{app: a, flags: flags, level: level, log: newLogger(a.stderr, o.logFormat, level), options: o}
+	s.signals, s.hangups = a.signals(), a.hangups()
+	o.engine.Logger = s.log
+
+	socket, err := listenControl(o, s.log)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.start(socket); err != nil {
+		if socket != nil {
+			err = errors.Join(err, socket.Remove(), socket.Close())
+		}
+		return nil, err
+	}
+	s.log.Info("serving", "version", buildVersion(), "pid", os.Getpid(), "socket", o.engine.SocketPath, "control", s.controlPath(),
+		"loops", o.engine.Loops, "cpus", showCPUs(o.engine.CPUs), "nats", redacted(o.engine.NATS.URLs), "probe", s.daemon.ProbeAddr())
+	return s, nil
+}
+
+func (s *service) start(socket *engine.SocketFile) error {
+	probe, err := daemon.ListenProbe(s.options.probeAddr)
+	if err != nil {
+		return fmt.Errorf("%w: name another address with --probe-addr, or --probe-addr off", err)
+	}
+	if s.daemon, err = daemon.Start(s.options.engine, probe, buildVersion()); err != nil {
+		return err
+	}
+	if socket == nil {
+		return nil
+	}
+	s.control = control.New(control.Options{
+		Gateway: s.daemon.Gateway(), Version: buildVersion(), Log: s.log,
+		Reload: s.reload,
+	})
+	if err := s.control.Serve(socket); err != nil {
+		return errors.Join(err, s.daemon.Stop(0))
+	}
+	return nil
+}
+
+// run serves until a signal ends it.
+func (s *service) run() error {
+	for {
+		select {
+		case first := <-s.signals:
+			return s.stop(first.String())
+		case <-s.hangups:
+			ctx, cancel := context.WithTimeout(context.Background(), reloadWait)
+			_, _ = s.reload(ctx) // it logs how it went
+			cancel()
+		}
+	}
+}
+
+// stop finishes what is in flight and ends everything, unless a second signal cuts it short.
+func (s *service) stop(why string) error {
+	s.mu.Lock()
+	s.stopping = true
+	drainTimeout := s.options.drainTimeout
+	s.mu.Unlock()
+
+	s.log.Info("stopping: requests in flight may finish", "signal", why, "at_most", drainTimeout)
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.daemon.Stop(drainTimeout) }()
+	var err error
+	select {
+	case err = <-stopped:
+	case second := <-s.signals:
+		s.log.Warn("second signal: exiting at once", "signal", second.String())
+		return &exitError{code: signalCode(second)}
+	}
+	if errors.Is(err, daemon.ErrDrain) {
+		s.log.Warn("not all requests in flight could be finished", "reason", err)
+		err = nil
+	}
+	if s.control != nil {
+		err = errors.Join(err, s.control.Close())
+	}
+	if err == nil {
+		s.log.Info("stopped")
+	}
+	return err
+}
