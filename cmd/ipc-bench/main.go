@@ -1,0 +1,83 @@
+// Command ipc-bench measures a gateway through its socket: how many requests it carries, and how long they take. It checks
+// every answer against its request.
+//
+// It exits with 0 if every request was answered, and rightly; with 1 if one was not, or there is no gateway; with 2
+// if it was called wrongly. Targets that were missed are reported and do not change the exit code.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/sys/unix"
+)
+
+// cli is the command line: one field for each command.
+type cli struct {
+	Throughput throughputCommand `cmd:"" help:"Send requests for some time on several connections and tell how many were answered."`
+	Latency    latencyCommand    `cmd:"" help:"Send a number of requests one after another and tell how long each took."`
+}
+
+const description = `Measures a running gateway, and checks every answer against its request.
+
+    ipc-bench throughput -d 30 -t 8                    # 8 connections, 30 s, TASK_SUBMIT
+    ipc-bench throughput -d 10 -t 64 --type ping       # the gateway alone, without NATS
+    ipc-bench latency -n 10000 -p 256                  # one connection, one request at a time
+    ipc-bench latency -n 10000 -p 256 --rate 2000      # sent by the clock, measured from when it was due`
+
+// Exit codes.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// errUsage marks what is wrong with the command line.
+var errUsage = errors.New("see ipc-bench --help")
+
+// errRequests says that requests failed, after the report has said which.
+var errRequests = errors.New("not every request was answered rightly")
+
+// app is where the program reads and writes.
+type app struct {
+	stdout, stderr io.Writer
+	environ        func(string) string
+	terminal       bool // stderr is one
+}
+
+func main() {
+	_, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS)
+	a := &app{stdout: os.Stdout, stderr: os.Stderr, environ: os.Getenv, terminal: err == nil}
+	os.Exit(a.run(os.Args[1:]))
+}
+
+// run parses args, runs the command they name and returns the exit code.
+func (a *app) run(args []string) int {
+	var commands cli
+	helpShown := false
+	parser := kong.Must(&commands,
+		kong.Name("ipc-bench"), kong.Description(description), kong.Writers(a.stdout, a.stderr),
+		// Kong ends the process after --help, which a test cannot have.
+		kong.Exit(func(int) { helpShown = true }),
+		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, Compact: true, WrapUpperBound: 110, NoAppDescFormat: true}),
+	)
+	context, err := parser.Parse(args)
+	if helpShown {
+		return 0
+	}
+	if err != nil {
+		err = fmt.Errorf("%w; %w", err, errUsage)
+	} else {
+		err = context.Run(a)
+	}
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(a.stderr, "ipc-bench: %v\n", err)
+	if errors.Is(err, errUsage) {
+		return exitUsage
+	}
+	return exitFailure
+}
