@@ -4,6 +4,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 PKG         ?= ./...
 BENCH       ?= .
 BENCH_FLAGS ?=
+CHAOS_FLAGS ?=
 
 # The linters' versions are part of the code: a new one is a commit of its own.
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -38,6 +39,10 @@ alloc: ## run the tests that count allocations, uncached
 .PHONY: fuzz-smoke
 fuzz-smoke: ## fuzz every target for 10 seconds
 	.ci/fuzz-smoke 10s
+
+.PHONY: chaos
+chaos: ## break the real programs for a minute, check every promise (CHAOS_FLAGS="-chaos.time=2h -timeout 0", -chaos.race, -chaos.seed=N)
+	go test -count=1 -run TestChaos ./chaos -v -chaos.time=60s $(CHAOS_FLAGS)
 
 .PHONY: lint
 lint: ## gofmt, go vet, golangci-lint (the linters are named in .golangci.yml)

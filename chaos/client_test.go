@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aigroup/ipc-gateway/codec"
@@ -63,6 +64,7 @@ type conversation struct {
 	asked    bool               // all that the client wants to ask
 	vanished bool               // the client has closed it, or is about to
 
+	refused atomic.Bool   // since the writer looked last
 	window  chan struct{} // a token for each request that waits
 	over    chan struct{} // closed when nothing more is read
 	problem string        // why the reader gave up, if that breaks a promise
@@ -122,8 +124,13 @@ func (c *client) write(v *conversation, stop <-chan struct{}) {
 		if !c.writeTorn(v.conn, batch) {
 			return
 		}
-		// A client's own work between its requests. It keeps the machine from being the bottleneck.
-		time.Sleep(time.Duration(c.rng.IntN(int(2 * c.w.pause))))
+		// A client's own work between its requests, and its patience after an error. They keep the machine from
+		// being the bottleneck.
+		pause := c.w.pause
+		if v.refused.Swap(false) {
+			pause *= 10
+		}
+		time.Sleep(time.Duration(c.rng.IntN(int(2 * pause))))
 	}
 }
 
@@ -339,6 +346,7 @@ func (v *conversation) take(f *codec.Frame) bool {
 	<-v.window
 	switch {
 	case f.Type == codec.TypeResponseError && r.kind != pingV1 && r.kind != pingV2:
+		v.refused.Store(true)
 		v.w.history.fail(r, f.Payload)
 	case answers(r, f):
 		v.w.history.end(r, fine, "")

@@ -79,10 +79,10 @@ func (r *responder) serve(m *nats.Msg) {
 	if ok && m.Subject != subjectHostile {
 		r.history.execute(id)
 	}
-	switch oddity := mix(id) >> 20 % 500; {
-	case oddity == 0:
+	switch mix(id) >> 20 % 500 {
+	case 0:
 		return
-	case oddity == 1:
+	case 1:
 		_ = m.Respond(m.Data)
 	}
 	if delay := time.Duration(r.delay.Load()); delay > 0 {

@@ -47,7 +47,7 @@ func openStore(t testing.TB, servers []*natsd) *store {
 }
 
 func (s *store) create() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_, err := s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{streamSubject}, Storage: jetstream.FileStorage, Replicas: 3,
