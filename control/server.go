@@ -36,6 +36,10 @@ type Options struct {
 	Log     *slog.Logger
 	// Reload reads the configuration again. After an error everything is as before.
 	Reload func(ctx context.Context) (Reloaded, error)
+	// Drain begins a graceful shutdown, if none has begun, and returns at once.
+	Drain func() Shutdown
+	// Settings returns every setting that counts now, with its secrets masked.
+	Settings func() []Setting
 }
 
 // Reloaded names the settings that a reload has found different.
@@ -72,6 +76,13 @@ func Listen(path string) (*engine.SocketFile, error) {
 func New(o Options) *Server {
 	s := &Server{Options: o, endpoints: map[string]endpoint{}, served: make(chan struct{})}
 	s.Handle(http.MethodGet, "/v1/status", s.status)
+	s.Handle(http.MethodGet, "/v1/clients", s.clients)
+	s.Handle(http.MethodGet, "/v1/links", s.links)
+	s.Handle(http.MethodGet, "/v1/routes", s.routes)
+	s.Handle(http.MethodGet, "/v1/config", s.config)
+	s.Handle(http.MethodGet, "/v1/errors", s.errors)
+	s.Handle(http.MethodPost, "/v1/kill", s.kill)
+	s.Handle(http.MethodPost, "/v1/drain", s.drain)
 	s.Handle(http.MethodPost, "/v1/reload", s.reload)
 	s.http = http.Server{
 		Handler:           http.HandlerFunc(s.serve),

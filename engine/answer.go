@@ -42,6 +42,9 @@ func (l *loop) outBuffer(s *session) *pool.Buffer {
 func (l *loop) queued(s *session, label uint8, outcome uint8, bytes int, took int64) {
 	l.counters.responses[outcome].Add(1)
 	l.counters.observe(label, took)
+	if outcome != outcomeOK {
+		l.recentErrors.note(l.now, s, label, outcome)
+	}
 	s.bufferedBytes += bytes
 	l.buffered += bytes
 	l.touch(s)

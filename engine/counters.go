@@ -18,6 +18,7 @@ type counters struct {
 	clientBytesBuffered atomic.Uint64
 	clientBytesDropped  atomic.Uint64
 	slowClientsClosed   atomic.Uint64
+	clientsKilled       atomic.Uint64
 
 	inflightRefused     atomic.Uint64
 	connInflightRefused atomic.Uint64
@@ -128,6 +129,7 @@ func (l *loop) addTo(s *Stats) {
 	s.ClientBytesBuffered += c.clientBytesBuffered.Load()
 	s.ClientBytesDropped += c.clientBytesDropped.Load()
 	s.SlowClientsClosed += c.slowClientsClosed.Load()
+	s.ClientsKilled += c.clientsKilled.Load()
 	s.InflightRefused += c.inflightRefused.Load()
 	s.ConnInflightRefused += c.connInflightRefused.Load()
 	s.UpstreamFullRefused += c.upstreamFullRefused.Load()

@@ -33,6 +33,7 @@ func (l *loop) writeOut(s *session) {
 			s.bufferedBytes -= n
 			l.buffered -= n
 			l.counters.clientBytesOut.Add(uint64(n))
+			s.usage.wrote(l.now, n)
 			continue
 		}
 		if err == unix.EINTR {

@@ -54,8 +54,9 @@ type loop struct {
 	resumed      []*session // were paused, and go on in the next pass
 	lingering    []lingerer // sessions that were answered for the last time, the earliest first
 	durable      durable    // what is kept for JetStream
-	rearm        bool       // the ticker may have to be told of an earlier deadline
-	buffered     int        // bytes that wait for clients
+	recentErrors errorRing
+	rearm        bool // the ticker may have to be told of an earlier deadline
+	buffered     int  // bytes that wait for clients
 	draining     bool
 	readBuffer   []byte // what one client sent, until it is served
 	scratch      []byte // error objects, status headers

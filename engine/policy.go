@@ -101,5 +101,8 @@ func (l *loop) follow() {
 	l.applyRules()
 }
 
+// Config returns what the gateway works by: the configuration of the start with what reloads have changed.
+func (g *Gateway) Config() Config { return g.policy.Load().Config }
+
 // Uptime returns how long ago the gateway was made.
 func (g *Gateway) Uptime() time.Duration { return time.Since(g.started) }

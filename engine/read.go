@@ -18,6 +18,7 @@ type servedFrame struct {
 // enough of them already.
 func (l *loop) read(s *session, data []byte) {
 	l.counters.clientBytesIn.Add(uint64(len(data)))
+	s.usage.read(l.now, len(data))
 	if s.in != nil {
 		data = l.completePartial(s, data)
 	}
@@ -104,6 +105,7 @@ func (l *loop) rejectStream(s *session, f *codec.Frame, err error) {
 func (l *loop) serve(s *session, f *codec.Frame, malformed error) {
 	label := labels[f.Type]
 	l.counters.requests[label].Add(1)
+	s.usage.served(f.Version)
 	l.serving = servedFrame{f.Version, label, f.CorrelationID}
 	defer l.recoverFrame(s)
 	if malformed != nil {

@@ -32,6 +32,8 @@ type session struct {
 	orderFirst uint32 // version 1 requests in the order in which they came, as slot index + 1
 	orderLast  uint32
 
+	usage sessionUsage // for the console
+
 	paused    pauseReasons // why nothing is read and served; 0: it is
 	dirty     bool         // in loop.dirty
 	blocked   bool         // the socket takes no more; an event will tell when it does
@@ -51,6 +53,7 @@ type lingerer struct {
 // descriptor into the loop.
 func (l *loop) open(fd int, id uint64, peer peerCredentials, rule *peerRule) {
 	s := &session{loop: l, id: id, peer: peer, rule: rule, fd: fd, watched: unix.EPOLLIN}
+	s.usage.opened(l.now)
 	if err := l.watch.add(fd, s); err != nil {
 		l.gateway.acceptErrors.Add(1)
 		l.log.Error("client is closed: cannot watch its socket", "error", err)

@@ -73,6 +73,7 @@ type Stats struct {
 	OtherPeers PeerCounts  // of those who may connect and have no rule
 
 	SlowClientsClosed   uint64
+	ClientsKilled       uint64 // closed by [Gateway.Kill]
 	ClientBytesIn       uint64
 	ClientBytesOut      uint64
 	ClientBytesBuffered uint64 // waiting for clients now

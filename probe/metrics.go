@@ -43,6 +43,8 @@ var gatewayFamilies = []family{
 		one(func(s *engine.Stats) uint64 { return s.AcceptErrors })},
 	{"ipc_slow_clients_closed_total", counter, "", "Clients closed because too many bytes waited for them.",
 		one(func(s *engine.Stats) uint64 { return s.SlowClientsClosed })},
+	{"ipc_clients_killed_total", counter, "", "Clients closed by the operator's command kill.",
+		one(func(s *engine.Stats) uint64 { return s.ClientsKilled })},
 	{"ipc_client_bytes_received_total", counter, "", "Bytes read from clients.",
 		one(func(s *engine.Stats) uint64 { return s.ClientBytesIn })},
 	{"ipc_client_bytes_sent_total", counter, "", "Bytes written to clients.",

@@ -96,7 +96,7 @@ func TestEveryNumberOfStatsIsShown(t *testing.T) {
 func TestValuesComeFromTheirFields(t *testing.T) {
 	s := engine.Stats{
 		Loops:       3,
-		Connections: 101, ConnectionsTotal: 102, ConnectionsRefused: 103, AcceptErrors: 104, SlowClientsClosed: 105,
+		Connections: 101, ConnectionsTotal: 102, ConnectionsRefused: 103, AcceptErrors: 104, SlowClientsClosed: 105, ClientsKilled: 910,
 		ClientBytesIn: 106, ClientBytesOut: 107, ClientBytesBuffered: 108, ClientBytesDropped: 109, NoReplyRefused: 110,
 		Inflight: 111, InflightRefused: 112, ConnInflightRefused: 113, UpstreamFullRefused: 114,
 		LateReplies: 115, Abandoned: 116, InternalErrors: 117,
@@ -115,6 +115,7 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		"ipc_connections_total":                                 "102",
 		"ipc_accept_errors_total":                               "104",
 		"ipc_slow_clients_closed_total":                         "105",
+		"ipc_clients_killed_total":                              "910",
 		"ipc_client_bytes_received_total":                       "106",
 		"ipc_client_bytes_sent_total":                           "107",
 		"ipc_client_buffered_bytes":                             "108",

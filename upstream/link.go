@@ -347,5 +347,6 @@ func (l *Link) becomeReady() {
 	l.ready.Store(true)
 	l.Counters.Connects.Add(1)
 	l.epoch.Add(1)
+	l.status.serves(l.wire)
 	l.status.connected(l.wire.server)
 }

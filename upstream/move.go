@@ -63,6 +63,7 @@ func (l *Link) replaceWire(w *Wire) (old *Wire) {
 	old.to = l.queued
 	l.others = append(l.others, old)
 	l.Counters.Moves.Add(1)
+	l.status.serves(w)
 	l.status.moved(old.server, w.server)
 	return old
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"time"
 )
 
 // reasonsLoggedMax bounds the reasons that are logged between two changes of a link. There are few,
@@ -24,10 +25,12 @@ type Status struct {
 	logged    map[string]bool // the reasons that were logged since the link went up or down
 	explained bool            // it is known why the current attempt to connect failed
 	ending    bool            // the link is being closed: what happens now is no news
+
+	description Description // all but Up
 }
 
 func newStatus(log *slog.Logger) *Status {
-	return &Status{log: log, reason: "no connection yet", logged: map[string]bool{}}
+	return &Status{log: log, reason: "no connection yet", logged: map[string]bool{}, description: Description{Since: time.Now()}}
 }
 
 // Reason says why the link is down; empty while it is up.
@@ -53,6 +56,7 @@ func (s *Status) disconnected(reason string) {
 		reason += " (" + s.note + ")"
 	}
 	s.up, s.note = false, ""
+	s.description.Since = time.Now()
 	clear(s.logged)
 	s.down(reason)
 }
@@ -99,6 +103,7 @@ func (s *Status) lost(reason string) {
 	defer s.mu.Unlock()
 	if s.up {
 		s.note = reason
+		s.failed(reason)
 		return
 	}
 	s.down(reason)
@@ -113,6 +118,7 @@ func (s *Status) serverError(reason string) {
 		return
 	}
 	s.note = reason
+	s.failed(reason)
 	if s.news(reason) {
 		s.log.Warn("NATS reports an error", "error", reason)
 	}
@@ -128,6 +134,7 @@ func (s *Status) end() {
 // down REQUIRES: mu is held.
 func (s *Status) down(reason string) {
 	s.reason, s.explained = reason, true
+	s.failed(reason)
 	if s.news(reason) {
 		s.log.Warn("NATS is not connected", "reason", reason)
 	}

@@ -16,6 +16,8 @@ type Wire struct {
 	server  string // address, for people
 	prelude []byte // bytes that the dialer read ahead: the first INFO
 
+	identity serverIdentity // loop-owned; of the server's last INFO
+
 	// Loop-owned.
 	conn       gnet.Conn // nil once closed
 	fd         int
@@ -165,6 +167,13 @@ type serverInfo struct {
 	MaxPayload   int  `json:"max_payload"`
 	TLSRequired  bool `json:"tls_required"`
 	LameDuckMode bool `json:"ldm"`
+	serverIdentity
+}
+
+// serverIdentity is by what people know a server.
+type serverIdentity struct {
+	Name string `json:"server_name"`
+	ID   string `json:"server_id"`
 }
 
 func parseInfo(raw []byte) (info serverInfo, err error) {
@@ -177,7 +186,7 @@ func (w *Wire) onInfo(raw []byte) {
 	if err != nil || info.MaxPayload <= 0 {
 		return
 	}
-	w.maxPayload = info.MaxPayload
+	w.maxPayload, w.identity = info.MaxPayload, info.serverIdentity
 	if w.link.wire == w {
 		w.link.maxPayload = info.MaxPayload
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -15,6 +16,10 @@ type cli struct {
 	Ping         pingCommand         `cmd:"" help:"Measure the round trip to a running gateway."`
 	Send         sendCommand         `cmd:"" help:"Send one request to a running gateway and print the answer."`
 	Capabilities capabilitiesCommand `cmd:"" help:"Print what a running gateway can do, as JSON."`
+	Show         showCommand         `cmd:"" help:"Show clients, links, routes, settings or errors of a running gateway."`
+	Kill         killCommand         `cmd:"" help:"Close a client of a running gateway."`
+	Drain        drainCommand        `cmd:"" help:"Shut a running gateway down gracefully."`
+	Reload       reloadCommand       `cmd:"" help:"Make a running gateway read its settings again."`
 	Version      versionCommand      `cmd:"" help:"Print the version of this program."`
 }
 
@@ -62,6 +67,7 @@ func (a *app) run(args []string) int {
 		// Kong ends the process after --help, which a test cannot have.
 		kong.Exit(func(int) { helpShown = true }),
 		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, Compact: true, WrapUpperBound: 110, NoAppDescFormat: true}),
+		kong.Vars{"clientOrders": strings.Join(slices.Sorted(maps.Keys(clientOrders)), ",")},
 		kong.PostBuild(commands.Serve.addFlags),
 	)
 

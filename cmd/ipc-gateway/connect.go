@@ -16,15 +16,20 @@ type gatewayFlags struct {
 	Socket string `placeholder:"PATH" help:"The gateway's Unix socket [/tmp/beamline-gateway.sock] ($$IPC_SOCKET_PATH)."`
 }
 
-// connect dials the gateway at --socket, else where the environment says that serve would be.
+// path returns --socket, else where the environment says that serve would be.
+func (f *gatewayFlags) path(a *app) string {
+	if f.Socket != "" {
+		return f.Socket
+	}
+	if _, path, ok := a.env("IPC_SOCKET_PATH", "CGW_IPC_SOCKET_PATH"); ok {
+		return path
+	}
+	return engine.DefaultConfig().SocketPath
+}
+
+// connect dials the gateway.
 func (f *gatewayFlags) connect(a *app) (*client.Conn, string, error) {
-	path := f.Socket
-	if path == "" {
-		_, path, _ = a.env("IPC_SOCKET_PATH", "CGW_IPC_SOCKET_PATH")
-	}
-	if path == "" {
-		path = engine.DefaultConfig().SocketPath
-	}
+	path := f.path(a)
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
 	conn, err := client.Dial(ctx, path)

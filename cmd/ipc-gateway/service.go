@@ -29,6 +29,10 @@ type service struct {
 	daemon           *daemon.Daemon
 	control          *control.Server // nil: switched off
 
+	drainWanted chan struct{} // has room for the wish of the console
+	over        chan struct{} // closed when all but the control socket is closed
+	outcome     error         // then: what could not be finished
+
 	// mu is held while the configuration is changed, and guards what follows.
 	mu       sync.Mutex
 	options  *options // that count now
@@ -40,7 +44,8 @@ type service struct {
 func startService(a *app, flags map[string]string, o *options) (*service, error) {
 	level := &slog.LevelVar{}
 	level.Set(o.logLevel)
-	s := &service{app: a, flags: flags, level: level, log: newLogger(a.stderr, o.logFormat, level), options: o}
+	s := &service{app: a, flags: flags, level: level, log: newLogger(a.stderr, o.logFormat, level), options: o,
+		drainWanted: make(chan struct{}, 1), over: make(chan struct{})}
 	s.signals, s.hangups = a.signals(), a.hangups()
 	o.engine.Logger = s.log
 
@@ -72,7 +77,7 @@ func (s *service) start(socket *engine.SocketFile) error {
 	}
 	s.control = control.New(control.Options{
 		Gateway: s.daemon.Gateway(), Version: buildVersion(), Log: s.log,
-		Reload: s.reload,
+		Reload: s.reload, Drain: s.drain, Settings: s.settings,
 	})
 	if err := s.control.Serve(socket); err != nil {
 		return errors.Join(err, s.daemon.Stop(0))
@@ -80,18 +85,29 @@ func (s *service) start(socket *engine.SocketFile) error {
 	return nil
 }
 
-// run serves until a signal ends it.
+// run serves until a signal or the console ends it.
 func (s *service) run() error {
 	for {
 		select {
 		case first := <-s.signals:
 			return s.stop(first.String())
+		case <-s.drainWanted:
+			return s.stop("drain")
 		case <-s.hangups:
 			ctx, cancel := context.WithTimeout(context.Background(), reloadWait)
 			_, _ = s.reload(ctx) // it logs how it went
 			cancel()
 		}
 	}
+}
+
+// drain asks for the shutdown, as a signal does.
+func (s *service) drain() control.Shutdown {
+	select {
+	case s.drainWanted <- struct{}{}:
+	default: // it was asked for
+	}
+	return control.Shutdown{Over: s.over, Err: func() error { return s.outcome }}
 }
 
 // stop finishes what is in flight and ends everything, unless a second signal cuts it short.
@@ -101,7 +117,7 @@ func (s *service) stop(why string) error {
 	drainTimeout := s.options.drainTimeout
 	s.mu.Unlock()
 
-	s.log.Info("stopping: requests in flight may finish", "signal", why, "at_most", drainTimeout)
+	s.log.Info("stopping: requests in flight may finish", "by", why, "at_most", drainTimeout)
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.daemon.Stop(drainTimeout) }()
 	var err error
@@ -111,6 +127,8 @@ func (s *service) stop(why string) error {
 		s.log.Warn("second signal: exiting at once", "signal", second.String())
 		return &exitError{code: signalCode(second)}
 	}
+	s.outcome = err
+	close(s.over)
 	if errors.Is(err, daemon.ErrDrain) {
 		s.log.Warn("not all requests in flight could be finished", "reason", err)
 		err = nil

@@ -89,7 +89,7 @@ func TestFlagsOfCallsHaveVariables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for command, value := range map[string]any{"PING": pingCommand{}, "SEND": sendCommand{}} {
+	for command, value := range map[string]any{"PING": pingCommand{}, "SEND": sendCommand{}, "SHOW": showCommand{}, "DRAIN": drainCommand{}} {
 		for field := range reflect.TypeOf(value).Fields() {
 			if _, argument := field.Tag.Lookup("arg"); argument || field.Anonymous {
 				continue
