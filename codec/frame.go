@@ -164,6 +164,22 @@ func rejectV2(src []byte, length uint32) (Frame, int, error) {
 	return f, 0, reason
 }
 
+// PartialHeader returns what the first bytes of a frame, of which [Decode] wanted more, say about how to answer it:
+// Version, which is 1 until it arrived, and as far as they arrived Type and CorrelationID.
+func PartialHeader(src []byte) Frame {
+	f := Frame{Version: Version1}
+	if len(src) > offsetType {
+		f.Type = Type(src[offsetType])
+	}
+	if len(src) > offsetVersion && src[offsetVersion] == Version2 {
+		f.Version = Version2
+		if len(src) >= offsetTimeout {
+			f.CorrelationID = binary.BigEndian.Uint64(src[offsetCorrelationID:])
+		}
+	}
+	return f
+}
+
 // FrameBytes returns the stated length, in bytes, of the frame at the front of src, and 0 while
 // fewer than 4 bytes are there. It does not validate: the number may be anything a u32 can be.
 func FrameBytes(src []byte) int {

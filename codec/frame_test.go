@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -214,5 +215,35 @@ func TestAppendPanics(t *testing.T) {
 			}()
 			appendBad()
 		}()
+	}
+}
+
+// Goal: whatever part of a frame there is, what arrived of its version, type and id is told, and nothing else.
+func TestPartialHeader(t *testing.T) {
+	whole1 := AppendFrame(nil, &Frame{Version: Version1, Type: TypePing, Payload: []byte("payload that is no header")})
+	whole2 := AppendFrame(nil, &Frame{Version: Version2, Type: TypeRequest, CorrelationID: 1<<63 + 5, Subject: []byte("a")})
+	for n := range whole1 {
+		want := Frame{Version: Version1}
+		if n > offsetType {
+			want.Type = TypePing
+		}
+		if got := PartialHeader(whole1[:n]); !reflect.DeepEqual(got, want) {
+			t.Errorf("%d bytes of version 1: %+v, want %+v", n, got, want)
+		}
+	}
+	for n := range whole2 {
+		want := Frame{Version: Version1}
+		if n > offsetVersion {
+			want.Version = Version2
+		}
+		if n > offsetType {
+			want.Type = TypeRequest
+		}
+		if n >= offsetTimeout {
+			want.CorrelationID = 1<<63 + 5
+		}
+		if got := PartialHeader(whole2[:n]); !reflect.DeepEqual(got, want) {
+			t.Errorf("%d bytes of version 2: %+v, want %+v", n, got, want)
+		}
 	}
 }

@@ -48,6 +48,7 @@ func (l *loop) queued(s *session, label uint8, outcome uint8, bytes int, took in
 	s.bufferedBytes += bytes
 	l.buffered += bytes
 	l.touch(s)
+	l.noteBuffered(s)
 	if s.bufferedBytes > l.policy.MaxClientBufferBytes {
 		l.writeOut(s)
 		if s.bufferedBytes > l.policy.MaxClientBufferBytes && !s.doomed {

@@ -93,20 +93,26 @@ type Config struct {
 	CPUs []int
 	// MaxConnections bounds the open client connections; the one over it gets OVERLOADED, then EOF.
 	MaxConnections int
-	// MaxInflight bounds the requests that wait for NATS in the whole gateway; over it: OVERLOADED.
+	// MaxInflight bounds the requests that wait for NATS in the whole gateway; over it: see PauseMax.
 	MaxInflight int
-	// MaxInflightPerConnection bounds the requests that wait for NATS on one connection; over it: OVERLOADED.
+	// MaxInflightPerConnection bounds the requests that wait for NATS on one connection; over it: see PauseMax.
 	MaxInflightPerConnection int
-	// MaxClientBufferBytes bounds the bytes that wait for one client; over it the client is closed.
+	// MaxClientBufferBytes bounds the bytes that wait for one client; from half of it on the client is paused, over
+	// it closed.
 	MaxClientBufferBytes int
-	// MaxUpstreamBufferBytes bounds the bytes that wait for one loop's NATS connection; over it: OVERLOADED.
+	// MaxUpstreamBufferBytes bounds the bytes that wait for one loop's NATS connection; over it: see PauseMax.
 	MaxUpstreamBufferBytes int
 	// MaxHeldBytes bounds the bytes of messages that one loop keeps until JetStream has acknowledged them; over
-	// it: OVERLOADED.
+	// it: see PauseMax.
 	MaxHeldBytes int
 	// AckWait is how long an acknowledgement of JetStream is waited for before the message is sent again.
 	// It should be far below the streams' duplicate window, by which they tell the copies.
 	AckWait time.Duration
+	// PauseMax is how long a frame may wait for room below these limits, its client being paused, before it is
+	// refused; 0: it is refused at once.
+	PauseMax time.Duration
+	// FrameTimeout is how long a client may take to complete a frame; longer, and it is told so and closed. 0: for ever.
+	FrameTimeout time.Duration
 	// Timeout is the deadline of REQUEST and PUBLISH frames that carry none; 1 ms to TimeoutMax.
 	Timeout time.Duration
 	// Routes says where TASK_ frames go.
@@ -142,6 +148,8 @@ func DefaultConfig() Config {
 		MaxUpstreamBufferBytes:   64 << 20,
 		MaxHeldBytes:             64 << 20,
 		AckWait:                  2 * time.Second,
+		PauseMax:                 5 * time.Second,
+		FrameTimeout:             30 * time.Second,
 		Timeout:                  30 * time.Second,
 		Routes:                   Routes{Submit: route, Query: route, Cancel: route},
 		NATS:                     upstream.Default(),
@@ -179,6 +187,12 @@ func (c *Config) Validate() error {
 	inRange("max jetstream buffer bytes", c.MaxHeldBytes, 4096, 1<<30)
 	if c.AckWait < 10*time.Millisecond || c.AckWait > time.Hour {
 		bad("jetstream ack wait is %v: want 10ms to 1h", c.AckWait)
+	}
+	if c.PauseMax < 0 || c.PauseMax > time.Hour {
+		bad("pause max is %v: want 0 to 1h", c.PauseMax)
+	}
+	if c.FrameTimeout != 0 && (c.FrameTimeout < 10*time.Millisecond || c.FrameTimeout > TimeoutMax) {
+		bad("frame timeout is %v: want 10ms to %v, or 0 for none", c.FrameTimeout, TimeoutMax)
 	}
 	checkTimeout := func(name string, d time.Duration) {
 		if d < time.Millisecond || d > TimeoutMax {

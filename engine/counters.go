@@ -20,6 +20,11 @@ type counters struct {
 	slowClientsClosed   atomic.Uint64
 	clientsKilled       atomic.Uint64
 
+	paused        atomic.Int64 // sessions, now
+	pausedNanos   atomic.Uint64
+	pauses        [PauseCount]atomic.Uint64
+	frameTimeouts atomic.Uint64
+
 	inflightRefused     atomic.Uint64
 	connInflightRefused atomic.Uint64
 	upstreamFullRefused atomic.Uint64
@@ -130,6 +135,12 @@ func (l *loop) addTo(s *Stats) {
 	s.ClientBytesDropped += c.clientBytesDropped.Load()
 	s.SlowClientsClosed += c.slowClientsClosed.Load()
 	s.ClientsKilled += c.clientsKilled.Load()
+	s.PausedConnections += uint64(c.paused.Load())
+	s.PausedTime += time.Duration(c.pausedNanos.Load())
+	for i := range s.Pauses {
+		s.Pauses[i] += c.pauses[i].Load()
+	}
+	s.FrameTimeouts += c.frameTimeouts.Load()
 	s.InflightRefused += c.inflightRefused.Load()
 	s.ConnInflightRefused += c.connInflightRefused.Load()
 	s.UpstreamFullRefused += c.upstreamFullRefused.Load()

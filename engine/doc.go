@@ -3,7 +3,7 @@
 //
 // # Life of a request
 //
-//  1. frame    a pass reads from each client that is ready; codec.Decode returns views  pass.go, read.go
+//  1. frame    a pass reads from each client that is ready; codec.Decode returns views  pass.go, read.go, room.go
 //  2. admit    version, flags, correlation id, subject, limits; or the refusal         read.go, publish.go, permit.go
 //  3. publish  the loop's table gives a slot, the link appends PUB to its batch        publish.go, upstream/link.go
 //  4. flush    the batch is written at the end of the pass, once for all its clients   pass.go
@@ -41,11 +41,16 @@
 //	connections                       MaxConnections             an OVERLOADED frame, then EOF
 //	connections of a rule's clients   PeerRule.Connections       an OVERLOADED frame, then EOF
 //	frames to NATS a second, a rule   PeerRule.RequestsPerSecond RATE_LIMITED
-//	requests in flight, a rule        PeerRule.Inflight          OVERLOADED, sent:false
-//	requests in flight, all loops     MaxInflight                OVERLOADED, sent:false
-//	requests in flight, a connection  MaxInflightPerConnection   OVERLOADED, sent:false
-//	bytes that wait for a client      MaxClientBufferBytes       the connection is closed
-//	bytes that wait for NATS, a loop  MaxUpstreamBufferBytes     OVERLOADED, sent:false
+//	requests in flight, a rule        PeerRule.Inflight          it is paused; OVERLOADED, sent:false
+//	requests in flight, all loops     MaxInflight                it is paused; OVERLOADED, sent:false
+//	requests in flight, a connection  MaxInflightPerConnection   it is paused; OVERLOADED, sent:false
+//	bytes that wait for a client      MaxClientBufferBytes       it is paused; the connection is closed
+//	bytes that wait for NATS, a loop  MaxUpstreamBufferBytes     it is paused; OVERLOADED, sent:false
+//	bytes kept for JetStream, a loop  MaxHeldBytes               it is paused; OVERLOADED, sent:false
+//	time to complete a frame          FrameTimeout               INVALID_PAYLOAD, then EOF
 //	a frame                           codec.FrameBytesMax        FRAME_TOO_LARGE, then EOF
 //	a message                         the server's max_payload   FRAME_TOO_LARGE
+//
+// Where it says paused, waiting can help: nothing is read from the client (pause.go) until there is room again
+// (room.go), or until Config.PauseMax has passed. In a pass each client has a turn of a few frames.
 package engine

@@ -32,6 +32,7 @@ func (l *loop) writeOut(s *session) {
 			s.outAt += n
 			s.bufferedBytes -= n
 			l.buffered -= n
+			l.noteBuffered(s)
 			l.counters.clientBytesOut.Add(uint64(n))
 			s.usage.wrote(l.now, n)
 			continue
@@ -65,7 +66,7 @@ func (l *loop) keepRest(s *session) {
 func (l *loop) watchFor(s *session) {
 	var events uint32
 	switch {
-	case s.paused != 0:
+	case s.paused&^pausedUntilServed != 0:
 		events |= unix.EPOLLET
 	case !s.eof:
 		events |= unix.EPOLLIN

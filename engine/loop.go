@@ -40,20 +40,34 @@ type loop struct {
 	watch   *watchSet // nil before Start
 
 	// Loop-owned.
-	policy       *policy // what it works by; another one after a reload
-	now          int64   // nanoseconds since Gateway.started, read once an event
-	slots        *pool.Table[request]
-	buffers      *pool.Buffers
-	ids          idSet
-	budget       localBudget
-	deadlines    *wheel
-	unwritten    []pendingWrite // publish-mode requests in the order of their offsets, from unwrittenAt on
-	unwrittenAt  int
-	dirty        []*session // have bytes to be written at the end of the pass
-	doomed       []*session // are closed at the end of the next pass
-	resumed      []*session // were paused, and go on in the next pass
-	lingering    []lingerer // sessions that were answered for the last time, the earliest first
-	durable      durable    // what is kept for JetStream
+	policy      *policy // what it works by; another one after a reload
+	now         int64   // nanoseconds since Gateway.started, read once an event
+	slots       *pool.Table[request]
+	buffers     *pool.Buffers
+	ids         idSet
+	budget      localBudget
+	deadlines   *wheel
+	unwritten   []pendingWrite // publish-mode requests in the order of their offsets, from unwrittenAt on
+	unwrittenAt int
+	dirty       []*session // have bytes to be written at the end of the pass
+	doomed      []*session // are closed at the end of the next pass
+	resumed     []*session // were paused, and go on in the next pass
+	lingering   []lingerer // sessions that were answered for the last time, the earliest first
+
+	// Sessions whose next frame waits for room, in the order in which they came, and others whose wait has ended since
+	// waitingLook was set.
+	waiting     []*session
+	waitingLook int64        // when to look at them next, in nanoseconds since Gateway.started
+	gates       pauseReasons // what there is no room for: frames wait
+
+	peerReserved bool // for the frame that is being served; see reservePeer
+
+	partials     []*session // that hold a part of a frame, and others that did
+	partialsLook int64      // likewise
+
+	pausedCounted int64 // until when the time of paused sessions is added up
+
+	durable      durable // what is kept for JetStream
 	recentErrors errorRing
 	rearm        bool // the ticker may have to be told of an earlier deadline
 	buffered     int  // bytes that wait for clients

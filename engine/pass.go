@@ -25,6 +25,7 @@ func (l *loop) pass() {
 	if woken {
 		l.onWake()
 	}
+	l.resumeWaiting()
 	l.serveResumed()
 	l.sendHeldAgain()
 	if l.link.Pending() {
@@ -41,6 +42,9 @@ func (l *loop) onWake() {
 	if l.mailbox.waiting.Swap(false) {
 		l.runMailbox()
 	}
+	if l.budget.shared.starving.Load() > 0 {
+		l.budget.giveAll()
+	}
 	l.link.Service()
 	l.fireDeadlines()
 }
@@ -56,6 +60,10 @@ func (l *loop) serveClient(s *session, events uint32) {
 		l.touch(s)
 	}
 	if s.paused != 0 {
+		if events&unix.EPOLLHUP != 0 && s.paused&pausedAnswers != 0 {
+			s.blocked = false // nobody will read what waits for it: the next write says so
+			l.touch(s)
+		}
 		return
 	}
 	if events&unix.EPOLLIN == 0 || s.eof {

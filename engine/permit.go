@@ -57,6 +57,11 @@ func (r *peerRule) takeInflight() bool {
 	return false
 }
 
+// inflightFull reports whether takeInflight would not admit a request.
+func (r *peerRule) inflightFull() bool {
+	return r.inflightMax != 0 && r.state.inflight.Load() >= r.inflightMax
+}
+
 // giveInflight ends what takeInflight admitted.
 func (r *peerRule) giveInflight() { r.countInflight(-1) }
 

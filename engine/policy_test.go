@@ -95,7 +95,7 @@ func TestPausedSessionGoesOnWhereItStopped(t *testing.T) {
 	// As if the first of these frames had paused it.
 	onLoop(func(s *session) {
 		l.pause(s, reason)
-		l.serveAll(s, append(slices.Clone(whole), half...))
+		l.hold(s, append(slices.Clone(whole), half...))
 	})
 	p.sendBytes(two[len(two)/2:])
 	p.send(v2(codec.TypePing, 3, "", "three"))

@@ -73,7 +73,7 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 		l.refuse(s, f, label, codec.CodeOverloaded, "too many requests are in flight on this connection")
 		return
 	}
-	if !s.rule.takeInflight() {
+	if !l.takePeer(s) {
 		l.refuse(s, f, label, codec.CodeOverloaded, s.rule.overInflight)
 		return
 	}

@@ -19,10 +19,17 @@ type servedFrame struct {
 func (l *loop) read(s *session, data []byte) {
 	l.counters.clientBytesIn.Add(uint64(len(data)))
 	s.usage.read(l.now, len(data))
+	turn := framesPerTurn
 	if s.in != nil {
-		data = l.completePartial(s, data)
+		data = l.completePartial(s, data, &turn)
 	}
-	l.serveAll(s, data)
+	rest, more := l.serveFrames(s, data, &turn)
+	if len(rest) > 0 {
+		l.hold(s, rest)
+	}
+	if more {
+		l.serveLater(s)
+	}
 	if l.link.Pending() && l.link.PendingBytes() >= flushBytes {
 		l.link.Flush()
 	}
@@ -30,39 +37,83 @@ func (l *loop) read(s *session, data []byte) {
 
 const notServed = "this frame type is not served"
 
-// serveAll serves the frames in data, and keeps the rest: an incomplete frame, or all from the one
-// on at which s was paused.
-func (l *loop) serveAll(s *session, data []byte) {
+// framesPerTurn is how many frames of one client are served in a pass, however many it sent: no client holds up
+// the others for longer than that takes.
+const framesPerTurn = 32
+
+// serveFrames serves frames in data until the turn of s is over, or s has to wait. It returns what is to be kept: from
+// the first frame on that was not served, or an incomplete one; and whether there is more to serve in the next pass.
+func (l *loop) serveFrames(s *session, data []byte, turn *int) (rest []byte, more bool) {
 	for len(data) > 0 && !s.finishing && !s.doomed {
 		if s.paused != 0 {
-			l.hold(s, data)
-			return
+			return data, false
 		}
 		f, n, err := codec.Decode(data)
 		if n == 0 {
-			if err != nil {
-				l.rejectStream(s, &f, err)
-				return
+			if err == nil {
+				return data, false
 			}
-			l.hold(s, data)
-			return
+			l.rejectStream(s, &f, err)
+			return nil, false
 		}
-		l.serve(s, &f, err)
+		if *turn == 0 {
+			return data, true
+		}
+		if !l.admit(s, &f, err) {
+			return data, false
+		}
+		*turn--
 		data = data[n:]
+	}
+	return nil, false
+}
+
+// admit serves a whole frame, unless it has to wait.
+func (l *loop) admit(s *session, f *codec.Frame, malformed error) bool {
+	if malformed == nil && l.mustWait(s, f) {
+		return false
+	}
+	l.serve(s, f, malformed)
+	l.giveReserved(s)
+	return true
+}
+
+// serveHeld serves what was read of s before it was paused, as far as its turn goes.
+func (l *loop) serveHeld(s *session) {
+	held, at := s.in, s.inAt
+	s.in, s.inAt = nil, 0
+	turn := framesPerTurn
+	rest, more := l.serveFrames(s, held.B[at:], &turn)
+	if len(rest) == 0 {
+		l.buffers.Release(held)
+		return
+	}
+	s.in, s.inAt = held, len(held.B)-len(rest)
+	if more {
+		l.serveLater(s)
+		return
+	}
+	if s.paused == 0 {
+		// It is read again, and what is read is put behind the part of a frame that is left.
+		held.B, s.inAt = held.B[:copy(held.B, rest)], 0
+		l.notePartial(s)
 	}
 }
 
 // completePartial moves bytes from data into the frame that s has a part of, as many as that frame
 // still needs, and serves it if they complete it. It returns the rest of data.
-func (l *loop) completePartial(s *session, data []byte) []byte {
-	for len(data) > 0 && s.in != nil {
+func (l *loop) completePartial(s *session, data []byte, turn *int) []byte {
+	for len(data) > 0 && s.in != nil && s.paused == 0 {
 		take := min(max(bytesWanted(s.in.B)-len(s.in.B), 1), len(data))
 		s.in.B = append(s.in.B, data[:take]...)
 		data = data[take:]
 		f, n, err := codec.Decode(s.in.B)
 		switch {
 		case n > 0:
-			l.serve(s, &f, err)
+			if !l.admit(s, &f, err) {
+				return data
+			}
+			*turn--
 			if s.in != nil {
 				l.buffers.Release(s.in)
 				s.in = nil

@@ -92,6 +92,7 @@ func (l *loop) releaseRequest(h pool.Handle, r *request) {
 	}
 	s.inflight--
 	s.rule.giveInflight()
+	l.noteAnswered(s)
 	if r.held.bytes != nil {
 		l.dropMessage(r)
 	}

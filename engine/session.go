@@ -22,7 +22,8 @@ type session struct {
 	fd      int
 	watched uint32 // the events that fd is watched for
 
-	in            *pool.Buffer // the frame that is incomplete, or all that was read and not served when s was paused; nil if there is nothing
+	in            *pool.Buffer // the frame that is incomplete, or from inAt on all that was read and not served when s was paused; nil if there is nothing
+	inAt          int          // 0 unless s is paused
 	out           *pool.Buffer // answers to be written, from outAt on; nil if none are
 	outAt         int
 	bufferedBytes int // answers in out and held in requests
@@ -34,13 +35,20 @@ type session struct {
 
 	usage sessionUsage // for the console
 
-	paused    pauseReasons // why nothing is read and served; 0: it is
-	dirty     bool         // in loop.dirty
-	blocked   bool         // the socket takes no more; an event will tell when it does
-	eof       bool         // the client has shut down its writing side
-	finishing bool         // no more frames are read: what is in flight is answered, then the connection ends
-	lingers   bool         // the last answer is out, and the end of our stream with it
-	doomed    bool         // closed, or about to be: nothing is read or written any more
+	waitingSince int64 // nanoseconds since Gateway.started, of the frame that waits for room; 0: there was room for the last one
+	partialSince int64 // likewise, of the first byte of an incomplete frame
+
+	paused     pauseReasons // why nothing is read and served; 0: it is
+	waits      bool         // in loop.waiting
+	impatient  bool         // has waited for too long: is refused until there is room
+	inPartials bool         // in loop.partials
+
+	dirty     bool // in loop.dirty
+	blocked   bool // the socket takes no more; an event will tell when it does
+	eof       bool // the client has shut down its writing side
+	finishing bool // no more frames are read: what is in flight is answered, then the connection ends
+	lingers   bool // the last answer is out, and the end of our stream with it
+	doomed    bool // closed, or about to be: nothing is read or written any more
 }
 
 // lingerer is a session that is closed at until, if its client does not do it first.
@@ -94,13 +102,14 @@ func (s *session) waitsForAnswers() bool { return s.inflight > 0 || s.out != nil
 
 // finish stops reading frames from s. The connection ends when everything in flight is answered.
 func (s *session) finish() {
+	l := s.loop
 	s.finishing = true
-	s.paused = 0
+	l.endPause(s)
 	if s.in != nil {
-		s.loop.buffers.Release(s.in)
+		l.buffers.Release(s.in)
 		s.in = nil
 	}
-	s.loop.touch(s)
+	l.touch(s)
 }
 
 // touch makes sure that s is looked at in endPass.
@@ -144,6 +153,7 @@ func (l *loop) release(s *session) {
 		l.buffers.Release(s.out)
 	}
 	s.in, s.out = nil, nil
+	l.endPause(s)
 	l.buffered -= s.bufferedBytes
 	l.counters.clientBytesDropped.Add(uint64(s.bufferedBytes))
 	l.counters.clientBytesBuffered.Store(uint64(l.buffered))

@@ -79,6 +79,11 @@ type Stats struct {
 	ClientBytesBuffered uint64 // waiting for clients now
 	ClientBytesDropped  uint64 // answered or held for a client that went away before it took them
 
+	PausedConnections uint64             // clients that are not read now
+	PausedTime        time.Duration      // of all clients together, up to the last second
+	Pauses            [PauseCount]uint64 // by reason; see PauseLabels
+	FrameTimeouts     uint64             // clients closed because they did not complete a frame
+
 	NoReplyRefused uint64 // NO_REPLY publishes that were refused, and so vanished without an answer
 
 	Inflight            uint64 // requests that wait for NATS now

@@ -76,9 +76,12 @@ func (l *loop) armTicker() {
 	if tick, ok := l.deadlines.next(); ok {
 		at = int64(tick) * wheelTickNanos
 	}
-	if len(l.lingering) > 0 && (at == 0 || l.lingering[0].until < at) {
-		at = l.lingering[0].until
+	if len(l.lingering) > 0 {
+		at = earlier(at, true, l.lingering[0].until)
 	}
+	at = earlier(at, len(l.waiting) > 0, l.waitingLook)
+	at = earlier(at, len(l.partials) > 0, l.partialsLook)
+	at = earlier(at, l.counters.paused.Load() > 0, l.pausedCounted+pausedCountEvery)
 	if armed := l.wakeAt.Load(); at == 0 || armed != 0 && armed <= at {
 		return
 	}
@@ -89,6 +92,14 @@ func (l *loop) armTicker() {
 		default:
 		}
 	}
+}
+
+// earlier returns the earlier of two times, of which at may be none, 0, and other counts only if there is one.
+func earlier(at int64, there bool, other int64) int64 {
+	if there && (at == 0 || other < at) {
+		return max(other, 1)
+	}
+	return at
 }
 
 // setDeadline arms the deadline of slot index, in nanoseconds since Gateway.started. It never fires
@@ -113,6 +124,10 @@ func (l *loop) fireDeadlines() {
 	for len(l.lingering) > 0 && l.lingering[0].until <= l.now {
 		l.doom(l.lingering[0].session)
 		l.lingering = l.lingering[1:]
+	}
+	l.timeOutPartials()
+	if l.counters.paused.Load() > 0 {
+		l.countPaused(0)
 	}
 	l.rearm = true
 }

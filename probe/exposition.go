@@ -59,6 +59,12 @@ func appendSample(dst []byte, name, pairs string, value uint64) []byte {
 	return append(strconv.AppendUint(dst, value, 10), '\n')
 }
 
+// appendFloatSample is appendSample for a value that is no whole number.
+func appendFloatSample(dst []byte, name, pairs string, value float64) []byte {
+	dst = appendSeries(dst, name, pairs)
+	return append(append(dst, formatFloat(value)...), '\n')
+}
+
 // appendHistogram appends one histogram. Its counts are those of single buckets, one more than there
 // are upper bounds; the lines are cumulative, and _count is their last, so that the two always agree.
 func appendHistogram(dst []byte, name, pairs string, bounds []string, counts []uint64, sum float64) []byte {
@@ -75,8 +81,7 @@ func appendHistogram(dst []byte, name, pairs string, bounds []string, counts []u
 		total += count
 		dst = appendSample(dst, name+"_bucket", before+labelPair("le", bound), total)
 	}
-	dst = appendSeries(dst, name+"_sum", pairs)
-	dst = append(append(dst, formatFloat(sum)...), '\n')
+	dst = appendFloatSample(dst, name+"_sum", pairs, sum)
 	return appendSample(dst, name+"_count", pairs, total)
 }
 

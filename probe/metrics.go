@@ -41,6 +41,13 @@ var gatewayFamilies = []family{
 	{"ipc_peer_refusals_total", counter, "peer,reason", "Connections and frames refused by a rule for peers, by rule and reason.", peerRefusals},
 	{"ipc_accept_errors_total", counter, "", "Client connections that could not be accepted, as for lack of file descriptors.",
 		one(func(s *engine.Stats) uint64 { return s.AcceptErrors })},
+	{"ipc_paused_connections", gauge, "", "Client connections that are not read now: there is no room for their next frame, or they do not read their answers.",
+		one(func(s *engine.Stats) uint64 { return s.PausedConnections })},
+	{"ipc_pauses_total", counter, "reason", "Times that a client connection was paused, by reason.",
+		each("reason", engine.PauseLabels[:], func(s *engine.Stats) []uint64 { return s.Pauses[:] })},
+	{"ipc_paused_seconds_total", counter, "", "Time that client connections were paused, of all together, up to the last second.", pausedSeconds},
+	{"ipc_frame_timeouts_total", counter, "", "Clients closed because they began a frame and did not complete it in time.",
+		one(func(s *engine.Stats) uint64 { return s.FrameTimeouts })},
 	{"ipc_slow_clients_closed_total", counter, "", "Clients closed because too many bytes waited for them.",
 		one(func(s *engine.Stats) uint64 { return s.SlowClientsClosed })},
 	{"ipc_clients_killed_total", counter, "", "Clients closed by the operator's command kill.",
@@ -135,6 +142,10 @@ func durations(dst []byte, name string, s *engine.Stats) []byte {
 		dst = appendHistogram(dst, name, durationPairs[i], durationBounds[:], d.Buckets[:], d.Sum.Seconds())
 	}
 	return dst
+}
+
+func pausedSeconds(dst []byte, name string, s *engine.Stats) []byte {
+	return appendFloatSample(dst, name, "", s.PausedTime.Seconds())
 }
 
 func flushBatches(dst []byte, name string, s *engine.Stats) []byte {

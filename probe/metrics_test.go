@@ -106,6 +106,7 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		UpstreamBytesIn: 128, UpstreamBytesOut: 129, UpstreamBuffered: 130, UpstreamDropped: 131,
 		JetStreamRefused: 144, JetStreamHeldBytes: 145, JetStreamResends: 146,
 		CircuitBreakerState: 2, Draining: true,
+		PausedConnections: 148, FrameTimeouts: 149, PausedTime: 1500 * time.Millisecond,
 		PeerConnectionsRefused: 132, ConnectionsUnauthorized: 133,
 		OtherPeers: engine.PeerCounts{Connections: 134, Refusals: [engine.PeerRefusalCount]uint64{135, 136, 137, 138}},
 	}
@@ -148,6 +149,9 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		"ipc_jetstream_held_bytes":                              "145",
 		"ipc_jetstream_resends_total":                           "146",
 		"ipc_circuit_breaker_state":                             "2",
+		"ipc_paused_connections":                                "148",
+		"ipc_frame_timeouts_total":                              "149",
+		"ipc_paused_seconds_total":                              "1.5",
 		"ipc_draining":                                          "1",
 		`ipc_build_info{version="v1.2.3",goversion="` + runtime.Version() + `"}`: "1",
 	}
@@ -167,6 +171,10 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		s.Requests[i] = uint64(200 + i)
 		want[`ipc_requests_total{type="`+label+`"}`] = strconv.Itoa(200 + i)
 	}
+	for i, label := range engine.PauseLabels {
+		s.Pauses[i] = uint64(150 + i)
+		want[`ipc_pauses_total{reason="`+label+`"}`] = strconv.Itoa(150 + i)
+	}
 	s.Responses[0] = 300
 	want[`ipc_responses_total{code="ok"}`] = "300"
 	for i, code := range codec.ErrorCodes() {
@@ -176,7 +184,7 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 
 	got := map[string]string{}
 	for line := range strings.Lines(expose(s)) {
-		if series, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && series != "#" && !strings.Contains(series, "_seconds") && !strings.Contains(series, "_batch_") {
+		if series, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && series != "#" && !strings.Contains(series, "duration_seconds") && !strings.Contains(series, "_batch_") {
 			got[series] = value
 		}
 	}
