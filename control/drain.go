@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -20,6 +21,19 @@ type Progress struct {
 	Status
 	Done bool `json:"done"`
 	Partial
+}
+
+// drains reports whether the gateway whose control socket is at path is about to end.
+func drains(path string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), loopWait)
+	defer cancel()
+	response, err := Do(ctx, path, http.MethodGet, "/v1/status")
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	var now Status
+	return json.NewDecoder(response.Body).Decode(&now) == nil && now.Draining
 }
 
 // drain begins a graceful shutdown. Its answer is the status of this moment, or if the caller waits one line of

@@ -63,9 +63,12 @@ type endpoint struct {
 }
 
 // Listen makes the control socket at path. A socket there that nobody serves is replaced; one that
-// somebody does is left alone.
+// somebody does is left alone, unless that is a gateway that is about to end.
 func Listen(path string) (*engine.SocketFile, error) {
 	socket, err := engine.ListenAt(path, socketMode)
+	if errors.Is(err, engine.ErrServed) && drains(path) {
+		socket, err = engine.TakePath(path, socketMode)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("control %w", err)
 	}

@@ -56,6 +56,9 @@ func (a *acceptor) run() {
 			return
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if a.socket.adopted {
+				return // who waits is accepted by the next one who is passed the socket
+			}
 			// The deadline may have passed while a client was taken, or in a backoff: accepting
 			// fails then without a look at those who wait.
 			now := time.Now()

@@ -86,6 +86,8 @@ type Config struct {
 	SocketPath string
 	// SocketMode is the socket's permission bits; default 0600.
 	SocketMode os.FileMode
+	// Socket is listened on instead of a new one at SocketPath, if it is not nil. Start takes it over.
+	Socket *SocketFile
 	// Loops is the number of event loops, each with its own NATS connection; 1 to 256.
 	// Default: half of the CPUs, 1 to 8, which leaves the rest to the clients and NATS.
 	Loops int

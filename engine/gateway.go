@@ -103,12 +103,15 @@ func (g *Gateway) Start() error {
 }
 
 func (g *Gateway) start() (err error) {
+	g.socket = g.cfg.Socket
 	if err := g.startLoops(); err != nil {
 		return err
 	}
 	g.ticker.start()
-	if g.socket, err = ListenAt(g.cfg.SocketPath, g.cfg.SocketMode); err != nil {
-		return err
+	if g.socket == nil {
+		if g.socket, err = ListenAt(g.cfg.SocketPath, g.cfg.SocketMode); err != nil {
+			return err
+		}
 	}
 	for _, l := range g.loops {
 		l.control.Start()

@@ -22,12 +22,26 @@ type SocketFile struct {
 	raw           syscall.RawConn
 	path          string
 	device, inode uint64
+	adopted       bool // made by another process, who looks after the path; see AdoptSocket
 }
+
+// Path returns where the socket is in the file system; empty: an adopted one that is nowhere.
+func (s *SocketFile) Path() string { return s.path }
+
+// ErrServed says that somebody serves the path of a socket.
+var ErrServed = errors.New("another gateway serves this path: stop it or choose another path")
 
 // ListenAt makes a listening socket at path, with the given permission bits from its first moment.
 // The socket is bound to a name of its own in the same folder and renamed over path, so that a dead
-// socket there is replaced without a gap. Whatever is at path and is not a dead socket stays.
-func ListenAt(path string, mode os.FileMode) (*SocketFile, error) {
+// socket there is replaced without a gap. Whatever is at path and is not a dead socket stays; the error is ErrServed if
+// it is a live one.
+func ListenAt(path string, mode os.FileMode) (*SocketFile, error) { return listenAt(path, mode, false) }
+
+// TakePath is ListenAt that replaces a live socket too: the caller knows that who serves it is about to end. Connections to
+// that one live on.
+func TakePath(path string, mode os.FileMode) (*SocketFile, error) { return listenAt(path, mode, true) }
+
+func listenAt(path string, mode os.FileMode, evenServed bool) (*SocketFile, error) {
 	folder, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: the folder cannot be opened: %w", path, err)
@@ -38,6 +52,9 @@ func ListenAt(path string, mode os.FileMode) (*SocketFile, error) {
 	defer unlock()
 
 	replace, err := claimable(path)
+	if evenServed && errors.Is(err, ErrServed) {
+		replace, err = true, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +103,7 @@ func claimable(path string) (replace bool, err error) {
 	switch {
 	case err == nil, errors.Is(err, unix.EAGAIN):
 		// EAGAIN: alive, with a full backlog.
-		return false, fmt.Errorf("socket %s: another gateway serves this path: stop it or choose another path", path)
+		return false, fmt.Errorf("socket %s: %w", path, ErrServed)
 	case errors.Is(err, unix.ECONNREFUSED):
 		return true, nil
 	case errors.Is(err, unix.ENOENT):
@@ -164,7 +181,7 @@ func serveAt(fd int, folder *os.File, temporary, path string, mode os.FileMode, 
 	if err != nil {
 		return nil, err
 	}
-	return &SocketFile{f, raw, path, stat.Dev, stat.Ino}, nil
+	return &SocketFile{File: f, raw: raw, path: path, device: stat.Dev, inode: stat.Ino}, nil
 }
 
 // move gives the file temporary in folder the name path. Without replace, path must be free.
@@ -199,6 +216,9 @@ func (s *SocketFile) accept() (fd int, err error) {
 // Remove unlinks the path if it still leads to our socket. Connects are refused from then on;
 // those that were made before can still be accepted.
 func (s *SocketFile) Remove() error {
+	if s.adopted {
+		return nil
+	}
 	folder, err := os.Open(filepath.Dir(s.path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // gone with its folder

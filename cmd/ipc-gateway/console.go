@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/aigroup/ipc-gateway/control"
 	"github.com/aigroup/ipc-gateway/engine"
 )
 
@@ -48,17 +49,7 @@ func (f *controlFlags) open(ctx context.Context, a *app, method, target string) 
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", path)
-		},
-	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://gateway"+target, http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	response, err := (&http.Client{Transport: transport}).Do(request)
+	response, err := control.Do(ctx, path, method, target)
 	if err != nil {
 		var dialed *net.OpError
 		if errors.As(err, &dialed) {

@@ -30,10 +30,12 @@ func (s *service) tryReload(ctx context.Context) (reloaded control.Reloaded, err
 	if s.stopping {
 		return reloaded, errors.New("the gateway is stopping: it takes no new settings")
 	}
+	defer s.notify.reloading()()
 	read, problems := s.app.configure(s.flags)
 	if len(problems) > 0 {
 		return reloaded, fmt.Errorf("wrong settings, nothing was changed:\n  %s", strings.Join(problems, "\n  "))
 	}
+	s.passed.use(read)
 	next := s.options.follow(read)
 	next.engine.Logger = s.log
 	if _, err := s.daemon.Gateway().Reload(ctx, next.engine); err != nil {

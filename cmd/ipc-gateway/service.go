@@ -26,6 +26,9 @@ type service struct {
 	level *slog.LevelVar
 
 	signals, hangups <-chan os.Signal
+	passed           passedSockets
+	notify           *notifier
+	stopTelling      context.CancelFunc
 	daemon           *daemon.Daemon
 	control          *control.Server // nil: switched off
 
@@ -46,12 +49,20 @@ func startService(a *app, flags map[string]string, o *options) (*service, error)
 	level.Set(o.logLevel)
 	s := &service{app: a, flags: flags, level: level, log: newLogger(a.stderr, o.logFormat, level), options: o,
 		drainWanted: make(chan struct{}, 1), over: make(chan struct{})}
-	s.signals, s.hangups = a.signals(), a.hangups()
+	s.signals, s.hangups, s.notify = a.signals(), a.hangups(), newNotifier(s.log)
 	o.engine.Logger = s.log
 
-	socket, err := listenControl(o, s.log)
+	passed, err := takePassed()
 	if err != nil {
 		return nil, err
+	}
+	passed.use(o)
+	s.passed = passed
+	socket := passed.control
+	if socket == nil {
+		if socket, err = listenControl(o, s.log); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.start(socket); err != nil {
 		if socket != nil {
@@ -61,6 +72,9 @@ func startService(a *app, flags map[string]string, o *options) (*service, error)
 	}
 	s.log.Info("serving", "version", buildVersion(), "pid", os.Getpid(), "socket", o.engine.SocketPath, "control", s.controlPath(),
 		"loops", o.engine.Loops, "cpus", showCPUs(o.engine.CPUs), "nats", redacted(o.engine.NATS.URLs), "probe", s.daemon.ProbeAddr())
+	ctx, stopTelling := context.WithCancel(context.Background())
+	s.stopTelling = stopTelling
+	s.notify.serving(ctx, s.daemon.Gateway())
 	return s, nil
 }
 
@@ -117,6 +131,7 @@ func (s *service) stop(why string) error {
 	drainTimeout := s.options.drainTimeout
 	s.mu.Unlock()
 
+	s.notify.stopping(drainTimeout)
 	s.log.Info("stopping: requests in flight may finish", "by", why, "at_most", drainTimeout)
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.daemon.Stop(drainTimeout) }()
@@ -127,6 +142,7 @@ func (s *service) stop(why string) error {
 		s.log.Warn("second signal: exiting at once", "signal", second.String())
 		return &exitError{code: signalCode(second)}
 	}
+	s.stopTelling()
 	s.outcome = err
 	close(s.over)
 	if errors.Is(err, daemon.ErrDrain) {

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/aigroup/ipc-gateway/engine"
+)
+
+const (
+	// controlName is the FileDescriptorName= of a control socket that systemd passes.
+	controlName = "control"
+	// statusPeriod is the time between two looks at whether systemd's status line has to change.
+	statusPeriod = 2 * time.Second
+	// stopMargin is what a shutdown may take beside the drain.
+	stopMargin = 10 * time.Second
+)
+
+// passedSockets are those that systemd has opened for us. They are used as they are, and their paths stay.
+type passedSockets struct{ main, control *engine.SocketFile }
+
+// takePassed takes the sockets that systemd has passed, which may be none.
+func takePassed() (p passedSockets, err error) {
+	for _, file := range activation.Files(true) {
+		place := &p.main
+		if file.Name() == controlName {
+			place = &p.control
+		}
+		if *place != nil {
+			return p, fmt.Errorf("systemd has passed one socket too many, %q: want one for clients and, with FileDescriptorName=%s, one for the operator", file.Name(), controlName)
+		}
+		*place, err = engine.AdoptSocket(file)
+		_ = file.Close()
+		if err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// use puts the passed sockets in the place of what o says about them.
+func (p *passedSockets) use(o *options) {
+	if p.main != nil {
+		o.engine.Socket = p.main
+		o.replace("socket", p.main.Path())
+	}
+	if p.control != nil {
+		o.replace("control-socket", p.control.Path())
+	}
+}
+
+// replace sets the setting with a flag to text, unless that is empty, as of systemd.
+func (o *options) replace(flag, text string) {
+	table := o.settings()
+	for i := range table {
+		if table[i].flag != flag || text == "" {
+			continue
+		}
+		_ = table[i].value.set(text) // a path that is bound is one that can be set
+		passed := given{index: i, text: text, source: "socket passed by systemd"}
+		at := 0
+		for at < len(o.given) && o.given[at].index < i {
+			at++
+		}
+		if at < len(o.given) && o.given[at].index == i {
+			o.given[at] = passed
+			return
+		}
+		o.given = append(o.given[:at:at], append([]given{passed}, o.given[at:]...)...)
+	}
+}
+
+// notifier tells systemd how the service does. Without systemd it tells nobody.
+type notifier struct {
+	log     *slog.Logger
+	enabled bool
+}
+
+func newNotifier(log *slog.Logger) *notifier {
+	return &notifier{log: log, enabled: os.Getenv("NOTIFY_SOCKET") != ""}
+}
+
+// tell sends assignments, as "READY=1".
+func (n *notifier) tell(assignments ...string) {
+	if !n.enabled {
+		return
+	}
+	if _, err := sd.SdNotify(false, strings.Join(assignments, "\n")); err != nil {
+		n.log.Warn("systemd cannot be told how the service does", "error", err)
+	}
+}
+
+// reloading tells that a reload begins, and returns what tells that it has ended.
+func (n *notifier) reloading() (ended func()) {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // Linux has this clock
+	n.tell(sd.SdNotifyReloading, fmt.Sprintf("MONOTONIC_USEC=%d", now.Nano()/int64(time.Microsecond)))
+	return func() { n.tell(sd.SdNotifyReady) }
+}
+
+// stopping tells that the shutdown begins, and how long it may take.
+func (n *notifier) stopping(drainTimeout time.Duration) {
+	n.tell(sd.SdNotifyStopping, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (drainTimeout+stopMargin).Microseconds()))
+}
+
+// serving tells that clients are accepted, and from then on how they are, until ctx ends.
+func (n *notifier) serving(ctx context.Context, g *engine.Gateway) {
+	if !n.enabled {
+		return
+	}
+	line := newStatusLine(g)
+	shown := line.next()
+	n.tell(sd.SdNotifyReady, "STATUS="+shown)
+	go every(ctx, statusPeriod, func() {
+		if text := line.next(); text != shown {
+			shown = text
+			n.tell("STATUS=" + shown)
+		}
+	})
+	interval, err := sd.SdWatchdogEnabled(false)
+	if err != nil {
+		n.log.Warn("systemd's watchdog cannot be fed", "error", err)
+	}
+	if interval > 0 {
+		go every(ctx, interval/2, func() { n.feed(ctx, interval/2, g.Alive) })
+	}
+}
+
+// feed tells the watchdog that all is well, if every event loop turns within patience.
+func (n *notifier) feed(ctx context.Context, patience time.Duration, alive func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := alive(ctx); err != nil {
+		n.log.Error("systemd's watchdog is not fed", "reason", err)
+		return
+	}
+	n.tell(sd.SdNotifyWatchdog)
+}
+
+// every calls do at once and then once a period, until ctx ends.
+func every(ctx context.Context, period time.Duration, do func()) {
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		do()
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// statusLine composes what systemctl status shows.
+type statusLine struct {
+	gateway  *engine.Gateway
+	requests uint64
+	at       time.Time
+}
+
+func newStatusLine(g *engine.Gateway) *statusLine {
+	return &statusLine{gateway: g, at: time.Now()}
+}
+
+// next returns the line of this moment. The rate is that since the last call.
+func (s *statusLine) next() string {
+	stats := s.gateway.Stats()
+	var requests uint64
+	for _, n := range stats.Requests {
+		requests += n
+	}
+	now := time.Now()
+	rate := float64(requests-s.requests) / max(now.Sub(s.at).Seconds(), 0.001)
+	s.requests, s.at = requests, now
+	if stats.Draining {
+		return fmt.Sprintf("draining: %d clients, %d requests in flight", stats.Connections, stats.Inflight)
+	}
+	nats := "NATS connected"
+	switch reason := s.gateway.Ready(); {
+	case reason != nil && stats.LinksUp == 0:
+		nats = reason.Error()
+	case stats.LinksUp < uint64(stats.Loops):
+		nats = fmt.Sprintf("NATS connected on %d of %d loops", stats.LinksUp, stats.Loops)
+	}
+	return fmt.Sprintf("%d clients, %s, %.0f req/s", stats.Connections, nats, rate)
+}
