@@ -17,8 +17,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build bin/ipc-gateway, bin/ipc-sandbox and bin/ipc-bench
-	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/ ./cmd/ipc-gateway ./cmd/ipc-sandbox ./cmd/ipc-bench
+build: ## build all programs into bin/
+	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/ ./cmd/ipc-gateway ./cmd/ipc-sandbox ./cmd/ipc-bench ./cmd/ipc-soak
 
 .PHONY: run
 run: build ## start NATS, a demo responder and a gateway in one process

@@ -34,6 +34,7 @@ var faults = []fault{
 	{"kill -9 the gateway", onGateway, 3, killGateway},
 	{"stop the gateway", onGateway, 2, stopGateway},
 	{"freeze the gateway", onGateway, 3, freezeGateway},
+	{"reload", onGateway, 3, reload},
 	{"kill -9 a nats-server", onServers, 4, killServer},
 	{"freeze a nats-server", onServers, 4, freezeServer},
 	{"retire a nats-server", onServers, 3, retireServer},
@@ -73,6 +74,19 @@ func freezeGateway(w *world, rng *rand.Rand) (string, error) {
 	}
 	defer thaw(pid)
 	return fmt.Sprintf("for %v", pause(rng, 20, 1500)), nil
+}
+
+// reload gives the gateway low limits, or settings that it has to refuse, and then the old ones again.
+func reload(w *world, rng *rand.Rand) (string, error) {
+	text, taken := fmt.Sprintf("max_inflight_per_connection: %d\nmax_upstream_buffer: %dKiB\n", 1+rng.IntN(30), 64+rng.IntN(1000)), true
+	if rng.IntN(3) == 0 {
+		text, taken = "max_inflight_per_connection: none\n", false
+	}
+	if err := w.gateway.reload(text, taken); err != nil {
+		return text, err
+	}
+	during := pause(rng, 10, 1000)
+	return fmt.Sprintf("%q for %v", text, during), w.gateway.reload(settingsUsual, true)
 }
 
 func killServer(w *world, rng *rand.Rand) (string, error) {

@@ -25,6 +25,7 @@ type gateway struct {
 	socket  string
 	probe   string // URL
 	logPath string
+	config  string // path of its file
 
 	// ends is counted up before a fault ends the gateway, and again when it has ended, so that it is odd in between. A
 	// connection that ends was ended by a fault if this is odd when it was made, or has changed since.
@@ -56,11 +57,15 @@ func newGateway(t testing.TB, binary, folder string, urls []string) *gateway {
 	address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	g := &gateway{
 		binary: binary, socket: filepath.Join(folder, "gw.sock"), probe: "http://" + address, logPath: filepath.Join(folder, "gateway.log"),
+		config: filepath.Join(folder, "config.yaml"),
+	}
+	if err := os.WriteFile(g.config, []byte(settingsUsual), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	g.args = []string{
-		"serve", "--socket", g.socket, "--probe-addr", address, "--loops", "2", "--subject", subjectSubmit, "--timeout", "2s",
+		"serve", "--config", g.config, "--socket", g.socket, "--probe-addr", address, "--loops", "2", "--subject", subjectSubmit, "--timeout", "2s",
 		"--nats-url", strings.Join(urls, ","), "--nats-ping-interval", "500ms", "--nats-reconnect-wait", "50ms", "--nats-reconnect-jitter", "50ms",
-		"--jetstream-ack-wait", "500ms", "--max-client-buffer", "4MiB", "--drain-timeout", "3s",
+		"--max-client-buffer", "4MiB", "--drain-timeout", "3s",
 	}
 	t.Cleanup(func() { g.end(syscall.SIGKILL) })
 	return g
@@ -127,6 +132,45 @@ func (g *gateway) end(s syscall.Signal) {
 	_ = cmd.Process.Signal(s)
 	<-exited
 	g.ends.Add(1)
+}
+
+// settingsUsual is what the gateway's file says, unless a fault changes it.
+const settingsUsual = "jetstream_ack_wait: 500ms\n"
+
+// reload makes the gateway read other settings, and returns when it has said whether it takes them, as it should.
+func (g *gateway) reload(settings string, taken bool) error {
+	if err := os.WriteFile(g.config, []byte(settings), 0o600); err != nil {
+		return err
+	}
+	before := g.logged(logReloaded) + g.logged(logNotReloaded)
+	want := g.logged(logReloaded)
+	if taken {
+		want++
+	}
+	if err := syscall.Kill(g.pid(), syscall.SIGHUP); err != nil {
+		return err
+	}
+	err := eventually(func() error {
+		if g.logged(logReloaded)+g.logged(logNotReloaded) == before {
+			return errors.New("the gateway says nothing about its new settings")
+		}
+		return nil
+	})
+	if err == nil && g.logged(logReloaded) != want {
+		err = fmt.Errorf("the settings %q are taken: %v; want %v", settings, !taken, taken)
+	}
+	return err
+}
+
+const (
+	logReloaded    = `msg="configuration reloaded"`
+	logNotReloaded = `msg="the configuration could not be reloaded"`
+)
+
+// logged counts what the gateway has said.
+func (g *gateway) logged(text string) int {
+	log, _ := os.ReadFile(g.logPath)
+	return strings.Count(string(log), text)
 }
 
 // get returns the body of a path of the probe, if that says 200. Each has a connection of its own: none is left behind.
