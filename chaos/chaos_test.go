@@ -181,8 +181,8 @@ func (w *world) startClients(seed uint64) (stop func()) {
 		all.Go(func() { c.run(stopped) })
 	}
 	for i, kind := range hostiles {
-		h := hostile{w: w, rng: rand.New(rand.NewPCG(seed, uint64(1000+i)))}
-		all.Go(func() { h.run(kind.live, stopped) })
+		h := hostile{w: w, rng: rand.New(rand.NewPCG(seed, uint64(1000+i))), stop: stopped}
+		all.Go(func() { h.run(kind.live) })
 	}
 	return func() {
 		close(stopped)

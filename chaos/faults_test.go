@@ -78,7 +78,8 @@ func freezeGateway(w *world, rng *rand.Rand) (string, error) {
 
 // reload gives the gateway low limits, or settings that it has to refuse, and then the old ones again.
 func reload(w *world, rng *rand.Rand) (string, error) {
-	text, taken := fmt.Sprintf("max_inflight_per_connection: %d\nmax_upstream_buffer: %dKiB\n", 1+rng.IntN(30), 64+rng.IntN(1000)), true
+	text, taken := fmt.Sprintf("max_inflight_per_connection: %d\nmax_upstream_buffer: %dKiB\npause_max: %dms\n",
+		1+rng.IntN(30), 64+rng.IntN(1000), rng.IntN(2)*rng.IntN(1000)), true
 	if rng.IntN(3) == 0 {
 		text, taken = "max_inflight_per_connection: none\n", false
 	}

@@ -134,8 +134,9 @@ func (g *gateway) end(s syscall.Signal) {
 	g.ends.Add(1)
 }
 
-// settingsUsual is what the gateway's file says, unless a fault changes it.
-const settingsUsual = "jetstream_ack_wait: 500ms\n"
+// settingsUsual is what the gateway's file says, unless a fault changes it. A frame may take longer than a freeze of
+// the gateway.
+const settingsUsual = "jetstream_ack_wait: 500ms\nframe_timeout: 4s\n"
 
 // reload makes the gateway read other settings, and returns when it has said whether it takes them, as it should.
 func (g *gateway) reload(settings string, taken bool) error {

@@ -10,7 +10,7 @@ import (
 )
 
 // hostiles are clients that mean harm, each a life of one connection or some. Nobody keeps a record of what they
-// ask: it goes to a subject of its own. None lives longer than hostileLife.
+// ask: it goes to a subject of its own.
 var hostiles = []struct {
 	name string
 	live func(h *hostile)
@@ -23,23 +23,30 @@ var hostiles = []struct {
 	{"half open", (*hostile).halfOpen},
 }
 
-const hostileLife = 3 * time.Second
+// hostileLife is how long a hostile client waits for anything.
+const hostileLife = 2 * time.Second
 
 type hostile struct {
-	w   *world
-	rng *rand.Rand
+	w    *world
+	rng  *rand.Rand
+	stop <-chan struct{}
 }
 
 // run lives one life after the other. The pauses between them are those of an attacker who is not to take all of a
 // small machine.
-func (h *hostile) run(live func(*hostile), stop <-chan struct{}) {
-	for {
-		select {
-		case <-stop:
-			return
-		case <-time.After(time.Duration(100+h.rng.IntN(300)) * time.Millisecond):
-			live(h)
-		}
+func (h *hostile) run(live func(*hostile)) {
+	for h.sleep(time.Duration(100+h.rng.IntN(300)) * time.Millisecond) {
+		live(h)
+	}
+}
+
+// sleep reports whether there is time for more.
+func (h *hostile) sleep(d time.Duration) bool {
+	select {
+	case <-h.stop:
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 
@@ -70,12 +77,11 @@ func (h *hostile) neverRead() {
 	defer conn.Close()
 	for id := range uint64(200) {
 		if _, err := conn.Write(h.request(id, 64<<10)); err != nil {
-			return
+			break
 		}
-		time.Sleep(time.Millisecond)
+		h.sleep(time.Millisecond)
 	}
-	_ = conn.SetWriteDeadline(time.Now())
-	time.Sleep(time.Second) // its answers wait
+	h.sleep(time.Second) // its answers wait
 }
 
 // flood asks without end for a moment, more than may be in flight, and reads along.
@@ -99,18 +105,18 @@ func (h *hostile) flood() {
 	}
 }
 
-// drip sends a frame byte by byte.
+// drip sends a frame byte by byte, for longer than the gateway lets a frame take.
 func (h *hostile) drip() {
 	conn := h.dial()
 	if conn == nil {
 		return
 	}
 	defer conn.Close()
+	_ = conn.SetDeadline(time.Time{})
 	for _, b := range h.request(1, 10) {
-		if _, err := conn.Write([]byte{b}); err != nil {
+		if _, err := conn.Write([]byte{b}); err != nil || !h.sleep(time.Second) {
 			return
 		}
-		time.Sleep(time.Second)
 	}
 }
 
