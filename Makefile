@@ -51,8 +51,8 @@ lint: ## gofmt, go vet, golangci-lint (the linters are named in .golangci.yml)
 	go run $(GOLANGCI_LINT) run
 
 .PHONY: bench
-bench: ## measure the gateway against nats.go and a C echo, 6 minutes (BENCH_FLAGS=-quick)
-	go run ./perf/bench $(BENCH_FLAGS)
+bench: ## measure the gateway beside its peers, 7 minutes (BENCH_FLAGS=--quick: half a minute)
+	go run ./cmd/ipc-bench compare $(BENCH_FLAGS)
 
 .PHONY: microbench
 microbench: ## run the packages' own benchmarks (BENCH=Decode PKG=./codec: some of them)

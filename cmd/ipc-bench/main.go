@@ -19,6 +19,7 @@ import (
 type cli struct {
 	Throughput throughputCommand `cmd:"" help:"Send requests for some time on several connections and tell how many were answered."`
 	Latency    latencyCommand    `cmd:"" help:"Send a number of requests one after another and tell how long each took."`
+	Compare    compareCommand    `cmd:"" help:"Measure the gateway beside other ways to NATS, in turns, in one go."`
 }
 
 const description = `Measures a running gateway, and checks every answer against its request.
@@ -26,7 +27,8 @@ const description = `Measures a running gateway, and checks every answer against
     ipc-bench throughput -d 30 -t 8                    # 8 connections, 30 s, TASK_SUBMIT
     ipc-bench throughput -d 10 -t 64 --type ping       # the gateway alone, without NATS
     ipc-bench latency -n 10000 -p 256                  # one connection, one request at a time
-    ipc-bench latency -n 10000 -p 256 --rate 2000      # sent by the clock, measured from when it was due`
+    ipc-bench latency -n 10000 -p 256 --rate 2000      # sent by the clock, measured from when it was due
+    ipc-bench compare --quick                          # the gateway beside nats.go, HAProxy and other sidecars`
 
 // Exit codes.
 const (

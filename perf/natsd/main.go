@@ -1,8 +1,10 @@
-// Command natsd is a NATS server on a free loopback port, so that the benchmark needs none
-// installed. It prints "ready" and its URL, and runs until it is killed.
+// Command natsd is a NATS server on a free loopback port, so that a comparison needs none
+// installed. It prints "ready" and its URL, then for each line on stdin how many messages its clients have published so
+// far, and runs until it is killed.
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"time"
@@ -29,6 +31,13 @@ func run() error {
 		return fmt.Errorf("no port to listen on")
 	}
 	fmt.Println(report.Ready, s.ClientURL())
+	for asked := bufio.NewScanner(os.Stdin); asked.Scan(); {
+		state, err := s.Varz(nil)
+		if err != nil {
+			return err
+		}
+		fmt.Println(state.InMsgs)
+	}
 	s.WaitForShutdown()
 	return nil
 }

@@ -1,31 +1,39 @@
-// Package report is what perf/load tells about one run and perf/bench reads: one line of JSON.
+// Package report is what the clients of a comparison tell about one run, in one line of JSON, and perf/compare reads.
 package report
 
-// Report is the outcome of one run of load. Latencies are per request, from before it is written
-// until its answer was read.
+import "slices"
+
+// Report is the outcome of one run. Latencies are per request, from before it is written until its
+// answer was read.
 type Report struct {
-	Mode        string `json:"mode"`        // "gateway", "direct" or "ping"
-	Programs    int    `json:"programs"`    // processes that made the load
-	Connections int    `json:"connections"` // open at the same time, of all programs
-	Window      int    `json:"window"`      // requests in flight on each of them
+	Programs    int `json:"programs"`    // processes that made the load
+	Connections int `json:"connections"` // open at the same time, of all programs
+	Window      int `json:"window"`      // requests in flight on each of them
 
-	Requests   int64   `json:"requests"`    // answered, and the answer was right
-	Seconds    float64 `json:"seconds"`     // from the first request to the last answer
-	PerSecond  float64 `json:"per_second"`  // Requests / Seconds
-	P50Us      float64 `json:"p50_us"`      // latency, microseconds
-	P99Us      float64 `json:"p99_us"`      // latency, microseconds
-	P999Us     float64 `json:"p999_us"`     // latency, microseconds
-	CPUSeconds float64 `json:"cpu_seconds"` // used by these programs in that time
-	CPUShare   float64 `json:"cpu_share"`   // CPUSeconds / Seconds: 1 is one CPU kept busy
+	Requests    int64     `json:"requests"`     // answered, and the answer was right; or published without an answer
+	Seconds     float64   `json:"seconds"`      // from the first request to the last answer
+	CPUSeconds  float64   `json:"cpu_seconds"`  // used by these programs in that time
+	QuantilesUs []float64 `json:"quantiles_us"` // latencies, microseconds, at Quantiles; all 0 without answers
 
-	Errors     int    `json:"errors"`                // connections that ended with a wrong answer or none
+	Errors     int    `json:"errors"`                // programs or connections that ended with a wrong answer or none
 	FirstError string `json:"first_error,omitempty"` // why the first of them did
 }
 
-// Ready is the line that every process of the benchmark prints, at the front of whatever else it
+// Quantiles are the shares of requests, 0 to 1, whose latencies are reported. perf/sockets has them too.
+var Quantiles = []float64{0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1}
+
+// PerSecond is the rate.
+func (r *Report) PerSecond() float64 { return float64(r.Requests) / r.Seconds }
+
+// Latency returns the latency, microseconds, at one of Quantiles.
+func (r *Report) Latency(quantile float64) float64 {
+	return r.QuantilesUs[slices.Index(Quantiles, quantile)]
+}
+
+// Ready is the line that every process of a comparison prints, at the front of whatever else it
 // has to say, once it can be used.
 const Ready = "ready"
 
-// Done is the line that load prints after the last answer. Its report follows when its stdin ends: so
+// Done is the line that a client prints after the last answer. Its report follows when its stdin ends: so
 // much comes after whatever is measured.
 const Done = "done"

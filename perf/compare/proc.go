@@ -1,4 +1,4 @@
-package main
+package compare
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 
 // processCPU returns the CPU time that the threads of process pid have used, to the nanosecond. The
 // kernel brings a thread's figure up to date when the thread stops running, or every few
-// milliseconds; threads that have ended are not in it, but Go programs and perf/echo end none.
+// milliseconds; threads that have ended are not in it, but the programs that are compared end none.
 func processCPU(pid int) (time.Duration, error) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil {
@@ -90,4 +90,18 @@ func parseStat(text []byte) (machineCPU, error) {
 		}
 	}
 	return m, nil
+}
+
+// processRSS returns the memory of process pid that is in RAM, in bytes.
+func processRSS(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := bytes.Fields(text)
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("/proc/%d/statm is %q", pid, text)
+	}
+	pages, err := strconv.ParseInt(string(fields[1]), 10, 64)
+	return pages * int64(os.Getpagesize()), err
 }

@@ -1,4 +1,4 @@
-package main
+package compare
 
 import (
 	"os"
@@ -71,6 +71,17 @@ func TestProcessCPU(t *testing.T) {
 	}
 	if _, err := processCPU(1 << 30); err == nil {
 		t.Error("a process that does not exist has used CPU time")
+	}
+}
+
+// What processRSS says is what the kernel says elsewhere, in other words.
+func TestProcessRSS(t *testing.T) {
+	got, err := processRSS(os.Getpid())
+	if err != nil || got < 1<<20 || got > 1<<32 {
+		t.Errorf("%d bytes, %v", got, err)
+	}
+	if _, err := processRSS(1 << 30); err == nil {
+		t.Error("a process that does not exist has memory")
 	}
 }
 

@@ -1,4 +1,4 @@
-package main
+package compare
 
 import (
 	"context"
@@ -8,13 +8,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
-// programs are the Go programs that the benchmark runs, by what it calls them.
-var programs = []string{"./cmd/ipc-gateway", "./perf/natsd", "./perf/responder", "./perf/load"}
+// programs are the Go programs that a comparison runs.
+var programs = []string{"./cmd/ipc-gateway", "./perf/natsd", "./perf/responder", "./perf/peers/direct", "./perf/peers/sidecar", "./perf/peers/ring"}
 
-// errNoCompiler is returned by buildC where there is no C compiler. The rest works without.
-var errNoCompiler = errors.New("no C compiler found: install gcc, or name one in CC")
+// buildTimeout is how long the builds may take, with nothing in the cache.
+const buildTimeout = 10 * time.Minute
+
+// errNoCompiler is returned by buildC where there is no C compiler.
+var errNoCompiler = errors.New("no C compiler found for the clients: install gcc, or name one in CC")
 
 // buildPrograms builds them into folder.
 func buildPrograms(ctx context.Context, root, folder string) error {
@@ -23,11 +27,11 @@ func buildPrograms(ctx context.Context, root, folder string) error {
 	return runTool(ctx, root, "go", args...)
 }
 
-// buildC builds perf/NAME/NAME.c as folder/NAME.
-func buildC(ctx context.Context, root, folder, name string) error {
+// buildC builds a source, NAME.c, as folder/NAME.
+func buildC(ctx context.Context, root, folder, source string) error {
 	for _, compiler := range []string{os.Getenv("CC"), "gcc", "cc", "clang"} {
 		if _, err := exec.LookPath(compiler); err == nil {
-			return runTool(ctx, root, compiler, "-O2", "-o", filepath.Join(folder, name), filepath.Join("perf", name, name+".c"))
+			return runTool(ctx, root, compiler, "-O2", "-o", filepath.Join(folder, strings.TrimSuffix(filepath.Base(source), ".c")), source)
 		}
 	}
 	return errNoCompiler
@@ -41,7 +45,7 @@ func moduleRoot(ctx context.Context) (string, error) {
 	}
 	file := strings.TrimSpace(string(out))
 	if filepath.Base(file) != "go.mod" {
-		return "", errors.New("run the benchmark inside the module: there is no go.mod here")
+		return "", errors.New("run it inside the module: there is no go.mod here")
 	}
 	return filepath.Dir(file), nil
 }

@@ -6,22 +6,22 @@ import (
 	"fmt"
 )
 
-// stampBytes is the front of each payload: the connection's number and the request's, so that an
+// stampBytes is the front of each payload: the worker's number and the request's, so that an
 // answer that went astray is noticed.
 const stampBytes = 16
 
-// payload is the payload of one connection's requests. All but the stamp stays the same.
+// payload is the payload of one worker's requests. All but the stamp stays the same.
 type payload struct {
-	connection uint64
-	bytes      []byte
+	worker uint64
+	bytes  []byte
 }
 
-func newPayload(connection, size int) payload {
-	p := payload{uint64(connection), make([]byte, size)}
+func newPayload(worker, size int) payload {
+	p := payload{uint64(worker), make([]byte, size)}
 	for i := range p.bytes {
 		p.bytes[i] = 'a' + byte(i%26)
 	}
-	binary.BigEndian.PutUint64(p.bytes, p.connection)
+	binary.BigEndian.PutUint64(p.bytes, p.worker)
 	return p
 }
 
@@ -39,9 +39,9 @@ func (p *payload) check(answer []byte, seq uint64) error {
 	if len(answer) != len(p.bytes) {
 		return fmt.Errorf("request %d: the answer has %d bytes, not %d", seq, len(answer), len(p.bytes))
 	}
-	connection, number := binary.BigEndian.Uint64(answer), binary.BigEndian.Uint64(answer[8:])
-	if connection != p.connection || number != seq {
-		return fmt.Errorf("request %d of connection %d got the answer to request %d of connection %d", seq, p.connection, number, connection)
+	worker, number := binary.BigEndian.Uint64(answer), binary.BigEndian.Uint64(answer[8:])
+	if worker != p.worker || number != seq {
+		return fmt.Errorf("request %d of worker %d got the answer to request %d of worker %d", seq, p.worker, number, worker)
 	}
 	return fmt.Errorf("request %d: the answer is not what was sent", seq)
 }

@@ -1,4 +1,4 @@
-package main
+package compare
 
 import (
 	"bytes"
@@ -138,7 +138,7 @@ func TestTail(t *testing.T) {
 
 // The C echo answers each PING, however the bytes come, and hangs up on anything else.
 func TestEcho(t *testing.T) {
-	folder := buildForTest(t, "echo")
+	folder := buildForTest(t, "perf/peers/echo/echo.c")
 	p := startTest(t, folder+"/echo", folder+"/s")
 	if _, err := p.awaitReady(); err != nil {
 		t.Fatal(err)

@@ -7,25 +7,26 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"golang.org/x/sys/unix"
 )
 
 // answerTimeout is how long an answer may take before the run has failed.
 const answerTimeout = 10 * time.Second
 
-// A worker is one connection and what is sent on it. One goroutine uses it at a time.
+// A worker makes requests on a connection. One goroutine uses it at a time.
 type worker interface {
-	// run keeps the connection's window full until the time is until or stop is set, then waits for
-	// the answers that are still to come. With a time in the past it fills the window just once.
-	// Every latency goes to latencies.
+	// run makes requests until the time is until or stop is set; at least one. Every latency goes to latencies.
 	run(until time.Time, stop *atomic.Bool, latencies *latencies) error
-	Close() error
+	// requests is how many it made so far.
+	requests() uint64
 }
 
 // team is the connections of this process.
 type team struct {
 	duration  time.Duration
-	first     int // number of the first one, among those of all programs
+	first     int // number of the first worker, among those of all programs
+	conns     []*nats.Conn
 	workers   []worker
 	perWorker []*latencies
 	outcome   *share // of measure
@@ -33,17 +34,23 @@ type team struct {
 
 // connect opens the connections of s and warms them up.
 func connect(s *settings) (*team, error) {
-	dial := map[string]func(*settings, int) (worker, error){
-		"gateway": dialGateway, "direct": dialDirect, "ping": dialPing,
-	}[s.mode]
-	t := &team{duration: s.duration, first: max(s.program, 0) * s.connections, perWorker: newLatencies(s.connections)}
-	for number := range s.connections {
-		w, err := dial(s, t.first+number)
+	workers := s.connections * s.window
+	t := &team{duration: s.duration, first: max(s.program, 0) * workers, perWorker: newLatencies(workers)}
+	for range s.connections {
+		conn, err := dial(s)
 		if err != nil {
 			t.Close()
-			return nil, fmt.Errorf("connection %d: %w", t.first+number, err)
+			return nil, err
 		}
-		t.workers = append(t.workers, w)
+		t.conns = append(t.conns, conn)
+		for range s.window {
+			r := requester{conn: conn, subject: s.subject, payload: newPayload(t.first+len(t.workers), s.payload)}
+			if s.mode == "publish" {
+				t.workers = append(t.workers, &publisher{r})
+			} else {
+				t.workers = append(t.workers, &r)
+			}
+		}
 	}
 	if err := t.warmUp(); err != nil {
 		t.Close()
@@ -53,14 +60,13 @@ func connect(s *settings) (*team, error) {
 }
 
 func (t *team) Close() {
-	for _, w := range t.workers {
-		// Whatever it says, the answers were all there.
-		_ = w.Close()
+	for _, conn := range t.conns {
+		conn.Close()
 	}
 }
 
-// warmUp sends one window on each connection: first requests cost more, on both sides, since buffers
-// grow and nats.go subscribes to its inbox.
+// warmUp makes one request with each worker: first requests cost more, since buffers grow and nats.go
+// subscribes to its inbox.
 func (t *team) warmUp() error {
 	failures := t.runAll(time.Time{})
 	for _, l := range t.perWorker {
@@ -71,16 +77,26 @@ func (t *team) warmUp() error {
 
 // measure runs all workers for the duration. Their errors are in the share.
 func (t *team) measure() error {
+	before := t.requests()
 	t.outcome = &share{StartNs: readClock(unix.CLOCK_MONOTONIC)}
 	cpuBeforeNs := readClock(unix.CLOCK_PROCESS_CPUTIME_ID)
 	failures := t.runAll(time.Now().Add(t.duration))
 	t.outcome.CPUNs = readClock(unix.CLOCK_PROCESS_CPUTIME_ID) - cpuBeforeNs
 	t.outcome.EndNs = readClock(unix.CLOCK_MONOTONIC)
+	t.outcome.Requests = int64(t.requests()-before) - int64(len(failures))
 	t.outcome.Errors = len(failures)
 	if len(failures) > 0 {
 		t.outcome.FirstError = failures[0].Error()
 	}
 	return nil
+}
+
+func (t *team) requests() uint64 {
+	var sum uint64
+	for _, w := range t.workers {
+		sum += w.requests()
+	}
+	return sum
 }
 
 // shares returns the one share of this process. It may be called once.
@@ -104,7 +120,7 @@ func (t *team) runAll(until time.Time) []error {
 				stop.Store(true)
 				mu.Lock()
 				defer mu.Unlock()
-				failures = append(failures, fmt.Errorf("connection %d: %w", t.first+i, err))
+				failures = append(failures, fmt.Errorf("worker %d: %w", t.first+i, err))
 			}
 		})
 	}
@@ -116,7 +132,7 @@ func (t *team) runAll(until time.Time) []error {
 func readClock(id int32) int64 {
 	var t unix.Timespec
 	if err := unix.ClockGettime(id, &t); err != nil {
-		panic(fmt.Sprintf("load: the kernel has no clock %d: %v", id, err))
+		panic(fmt.Sprintf("direct: the kernel has no clock %d: %v", id, err))
 	}
 	return t.Nano()
 }

@@ -1,13 +1,9 @@
-// Command load keeps a number of requests in flight, checks every answer, and reports rate, latency
-// and its own CPU time as a line of JSON. With -programs it has the connections opened by that many
-// copies of itself, and reports what they did together.
+// Command direct is programs that use nats.go, with its defaults: each has connections of its own, keeps requests in
+// flight on them or publishes, checks every answer, and reports what the programs did together as a line of JSON.
+// With -programs it starts that many copies of itself. With -unix they reach NATS through a Unix socket.
 //
-//	gateway  requests through a gateway's Unix socket
-//	direct   the same requests through nats.go, one connection and one synchronous request each
-//	ping     PING to a gateway's Unix socket, or to perf/echo
-//
-// Each connection is closed-loop: a request follows an answer. The first wrong answer, error answer
-// or broken connection ends the run of its program, and load exits with 1.
+// Each goroutine is closed-loop: a request follows an answer. The first wrong answer or broken
+// connection ends the run of its program, and direct exits with 1.
 package main
 
 import (
@@ -20,42 +16,39 @@ import (
 	"os"
 	"time"
 
-	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/perf/internal/report"
 )
 
 // settings is what the command line says.
 type settings struct {
 	mode        string
-	socket      string // of gateway and ping
-	natsURL     string // of direct
-	subject     string // of direct, and of version 2 frames
-	programs    int    // processes that make the load; 1: this one
-	program     int    // number of this one among them; notOne if it is not one of them
-	connections int    // of each program
-	window      int    // requests in flight on each connection; 1 for direct
-	version     int    // of the frames of gateway: 1 TASK_SUBMIT, 2 REQUEST
-	payload     int    // bytes
+	natsURL     string
+	unix        string // path of a Unix socket behind which the server is; empty: natsURL says where it is
+	subject     string
+	programs    int // processes that make the load; 1: this one
+	program     int // number of this one among them; notOne if it is not one of them
+	connections int // of each program
+	window      int // goroutines with a request in flight on each connection; of publish 1
+	payload     int // bytes
 	duration    time.Duration
 	controlled  bool
 	args        []string // all of it
 }
 
-// notOne is the number of a load that somebody else than a load has started.
+// notOne is the number of a program that somebody else than direct has started.
 const notOne = -1
 
 func parse(args []string) (*settings, error) {
 	s := &settings{args: args}
-	flags := flag.NewFlagSet("load", flag.ContinueOnError)
-	flags.StringVar(&s.mode, "mode", "gateway", "gateway, direct or ping")
-	flags.StringVar(&s.socket, "socket", "/tmp/beamline-gateway.sock", "Unix socket of gateway and ping")
-	flags.StringVar(&s.natsURL, "nats-url", "nats://127.0.0.1:4222", "NATS server of direct")
-	flags.StringVar(&s.subject, "subject", "perf.echo", "subject of direct and of version 2 frames")
+	flags := flag.NewFlagSet("direct", flag.ContinueOnError)
+	flags.StringVar(&s.mode, "mode", "request", "request or publish")
+	flags.StringVar(&s.natsURL, "nats-url", "nats://127.0.0.1:4222", "NATS server")
+	flags.StringVar(&s.unix, "unix", "", "reach the server through this Unix socket")
+	flags.StringVar(&s.subject, "subject", "perf.echo", "subject")
 	flags.IntVar(&s.programs, "programs", 1, "programs, processes of their own, that make the load")
-	flags.IntVar(&s.program, "program", notOne, "be this one of the -programs, from 0, and report to the load that starts them")
+	flags.IntVar(&s.program, "program", notOne, "be this one of the -programs, from 0, and report to the one that starts them")
 	flags.IntVar(&s.connections, "conns", 1, "connections of each program")
 	flags.IntVar(&s.window, "window", 1, "requests in flight on each connection")
-	flags.IntVar(&s.version, "version", 1, "frames of gateway: 1 is TASK_SUBMIT, 2 is REQUEST")
 	flags.IntVar(&s.payload, "payload", 256, fmt.Sprintf("payload bytes, at least %d", stampBytes))
 	seconds := flags.Float64("seconds", 3, "how long")
 	flags.BoolVar(&s.controlled, "controlled", false,
@@ -72,8 +65,8 @@ func parse(args []string) (*settings, error) {
 
 func (s *settings) validate() error {
 	switch {
-	case s.mode != "gateway" && s.mode != "direct" && s.mode != "ping":
-		return fmt.Errorf("-mode %q is not gateway, direct or ping", s.mode)
+	case s.mode != "request" && s.mode != "publish":
+		return fmt.Errorf("-mode %q is not request or publish", s.mode)
 	case s.programs < 1:
 		return fmt.Errorf("-programs %d is less than 1", s.programs)
 	case s.program < notOne || s.program >= s.programs:
@@ -82,14 +75,10 @@ func (s *settings) validate() error {
 		return fmt.Errorf("-conns %d is less than 1", s.connections)
 	case s.window < 1:
 		return fmt.Errorf("-window %d is less than 1", s.window)
-	case s.mode == "direct" && s.window != 1:
-		return fmt.Errorf("-window %d: direct waits for each answer, its window is 1", s.window)
-	case s.version != codec.Version1 && s.version != codec.Version2:
-		return fmt.Errorf("-version %d is neither 1 nor 2", s.version)
-	case s.payload < stampBytes:
-		return fmt.Errorf("-payload %d has no room for the %d bytes that tell one request from another", s.payload, stampBytes)
-	case codec.HeaderBytesV2+len(s.subject)+s.payload > codec.FrameBytesMax:
-		return fmt.Errorf("-payload %d does not fit a frame", s.payload)
+	case s.mode == "publish" && s.window != 1:
+		return fmt.Errorf("-window %d: publish waits for nothing, its window is 1", s.window)
+	case s.payload < stampBytes || s.payload > 1<<20:
+		return fmt.Errorf("-payload %d is not from %d, the bytes that tell one request from another, to 1 MiB", s.payload, stampBytes)
 	case s.duration <= 0:
 		return fmt.Errorf("-seconds must be over 0")
 	}
@@ -100,11 +89,11 @@ func main() {
 	s, err := parse(os.Args[1:])
 	if err != nil {
 		// A flag that does not exist has already been named, with the usage.
-		fmt.Fprintln(os.Stderr, "load:", err)
+		fmt.Fprintln(os.Stderr, "direct:", err)
 		os.Exit(2)
 	}
 	if err := run(s, os.Stdin, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "load:", err)
+		fmt.Fprintln(os.Stderr, "direct:", err)
 		os.Exit(1)
 	}
 }
@@ -125,7 +114,7 @@ func open(s *settings) (clients, error) {
 	return connect(s)
 }
 
-// run connects, puts the load on, and writes the report to out: a share if it is for another load.
+// run connects, puts the load on, and writes the report to out: a share if it is for another direct.
 func run(s *settings, in io.Reader, out io.Writer) error {
 	c, err := open(s)
 	if err != nil {

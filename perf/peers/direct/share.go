@@ -7,7 +7,8 @@ type share struct {
 	StartNs    int64      `json:"start_ns"` // of the measured time, on a clock that all processes share
 	EndNs      int64      `json:"end_ns"`   // when the last answer was there
 	CPUNs      int64      `json:"cpu_ns"`   // used in between
-	Errors     int        `json:"errors"`   // connections that failed
+	Requests   int64      `json:"requests"`
+	Errors     int        `json:"errors"` // workers that failed
 	FirstError string     `json:"first_error"`
 	Latencies  *latencies `json:"latencies"` // of the requests that were answered
 }
@@ -15,7 +16,7 @@ type share struct {
 // summarize makes one report of all shares, of which there is at least one. Its time is from the first
 // start to the last end.
 func summarize(s *settings, shares []*share) *report.Report {
-	r := &report.Report{Mode: s.mode, Programs: len(shares), Connections: len(shares) * s.connections, Window: s.window}
+	r := &report.Report{Programs: len(shares), Connections: len(shares) * s.connections, Window: s.window}
 	startNs, endNs := shares[0].StartNs, shares[0].EndNs
 	var (
 		cpuNs, failedNs int64
@@ -24,6 +25,7 @@ func summarize(s *settings, shares []*share) *report.Report {
 	for _, one := range shares {
 		startNs, endNs = min(startNs, one.StartNs), max(endNs, one.EndNs)
 		cpuNs += one.CPUNs
+		r.Requests += one.Requests
 		list = append(list, one.Latencies)
 		// A process ends early when it has failed.
 		if one.Errors > 0 && (r.Errors == 0 || one.EndNs < failedNs) {
@@ -32,8 +34,9 @@ func summarize(s *settings, shares []*share) *report.Report {
 		r.Errors += one.Errors
 	}
 	all := merge(list)
-	r.Requests, r.P50Us, r.P99Us, r.P999Us = all.TotalCount(), all.quantileUs(50), all.quantileUs(99), all.quantileUs(99.9)
+	for _, quantile := range report.Quantiles {
+		r.QuantilesUs = append(r.QuantilesUs, all.quantileUs(quantile*100))
+	}
 	r.Seconds, r.CPUSeconds = float64(endNs-startNs)/1e9, float64(cpuNs)/1e9
-	r.PerSecond, r.CPUShare = float64(r.Requests)/r.Seconds, r.CPUSeconds/r.Seconds
 	return r
 }

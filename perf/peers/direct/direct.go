@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// dial opens a connection as a program would that knows no better than nats.go's defaults.
+func dial(s *settings) (*nats.Conn, error) {
+	options := []nats.Option{nats.Name("perf direct"), nats.NoReconnect()}
+	if s.unix != "" {
+		options = append(options, nats.SetCustomDialer(unixDialer(s.unix)))
+	}
+	conn, err := nats.Connect(s.natsURL, options...)
+	if err != nil {
+		return nil, fmt.Errorf("NATS server at %s: %w", s.natsURL, err)
+	}
+	return conn, nil
+}
+
+// unixDialer connects to its path, whatever the address.
+type unixDialer string
+
+// Dial implements nats.CustomDialer.
+func (path unixDialer) Dial(_, _ string) (net.Conn, error) { return net.Dial("unix", string(path)) }
+
+// requester makes one synchronous request after the other. Several may share a connection.
+type requester struct {
+	conn    *nats.Conn
+	subject string
+	payload payload
+	next    uint64 // number of the next request
+}
+
+func (r *requester) run(until time.Time, stop *atomic.Bool, latencies *latencies) error {
+	sent := time.Now()
+	for {
+		seq := r.next
+		r.next++
+		answer, err := r.conn.Request(r.subject, r.payload.stamp(seq), answerTimeout)
+		if err != nil {
+			return fmt.Errorf("request %d: %w", seq, err)
+		}
+		if err := r.payload.check(answer.Data, seq); err != nil {
+			return err
+		}
+		now := time.Now()
+		latencies.record(now.Sub(sent))
+		if !now.Before(until) || stop.Load() {
+			return nil
+		}
+		sent = now
+	}
+}
+
+func (r *requester) requests() uint64 { return r.next }
+
+// publisher publishes one message after the other, and waits for the server in the end.
+type publisher struct{ requester }
+
+// publishesPerLook is how many messages go between two looks at the clock.
+const publishesPerLook = 16
+
+func (p *publisher) run(until time.Time, stop *atomic.Bool, _ *latencies) error {
+	for {
+		for range publishesPerLook {
+			if err := p.conn.Publish(p.subject, p.payload.stamp(p.next)); err != nil {
+				return fmt.Errorf("message %d: %w", p.next, err)
+			}
+			p.next++
+		}
+		if !time.Now().Before(until) || stop.Load() {
+			return p.conn.FlushTimeout(answerTimeout)
+		}
+	}
+}
