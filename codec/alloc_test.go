@@ -125,6 +125,7 @@ func TestAllocError(t *testing.T) {
 		for i, message := range messages {
 			dst = AppendError(dst[:0], all[i], message, true)
 			dst = AppendError(dst, all[i], asBytes[i], false)
+			dst = AppendRetryError(dst, all[i], message, false, 4200)
 			dst = AppendServiceError(dst, code, asBytes[i])
 			dst = AppendServiceError(dst, textCode, asBytes[i])
 			sink += len(dst) + len(all[i].Name()) + len(TypeTaskSubmit.String())

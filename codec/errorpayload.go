@@ -44,6 +44,17 @@ func AppendServiceError(dst []byte, serviceCode, message []byte) []byte {
 	return append(dst, `}}`...)
 }
 
+// AppendRetryError appends the payload for a request that is refused for some time, as [AppendError], and with
+// how long the client should wait before it tries again:
+//
+//	..."sent":false,"retry_after_ms":4200}}
+func AppendRetryError[T string | []byte](dst []byte, code ErrorCode, message T, sent bool, retryAfterMs int64) []byte {
+	dst = appendErrorFields(dst, code, message, sent)
+	dst = append(dst, `,"retry_after_ms":`...)
+	dst = strconv.AppendInt(dst, retryAfterMs, 10)
+	return append(dst, `}}`...)
+}
+
 func appendErrorFields[T string | []byte](dst []byte, code ErrorCode, message T, sent bool) []byte {
 	dst = append(dst, `{"ok":false,"error":{"code":`...)
 	dst = strconv.AppendUint(dst, uint64(code), 10)
@@ -108,6 +119,9 @@ type ErrorInfo struct {
 	Retryable   bool   `json:"retryable"`              // the same request may succeed a little later
 	Sent        bool   `json:"sent"`                   // the request may have reached NATS
 	ServiceCode any    `json:"service_code,omitempty"` // with SERVICE_ERROR: a json.Number or a string; else nil
+
+	// RetryAfterMs is how long to wait before the next try, in milliseconds; 0: the gateway does not say.
+	RetryAfterMs int64 `json:"retry_after_ms,omitempty"`
 }
 
 // ParseError reads the payload of RESPONSE_ERROR and STREAM_ERROR, for clients. It keeps nothing of

@@ -64,6 +64,22 @@ func TestAppendServiceError(t *testing.T) {
 	}
 }
 
+func TestAppendRetryError(t *testing.T) {
+	for form, got := range map[string][]byte{
+		"string": AppendRetryError([]byte("front "), CodeUnavailable, "a \"pause\"", false, 4200),
+		"bytes":  AppendRetryError([]byte("front "), CodeUnavailable, []byte("a \"pause\""), false, 4200),
+	} {
+		want := `front {"ok":false,"error":{"code":8,"name":"UNAVAILABLE","message":"a \"pause\"","retryable":true,"sent":false,"retry_after_ms":4200}}`
+		if string(got) != want {
+			t.Errorf("%s: got\n%s, want\n%s", form, got, want)
+		}
+		info, err := ParseError(got[len("front "):])
+		if want := (ErrorInfo{Code: 8, Name: "UNAVAILABLE", Message: `a "pause"`, Retryable: true, RetryAfterMs: 4200}); err != nil || info != want {
+			t.Errorf("%s: read as %+v, %v", form, info, err)
+		}
+	}
+}
+
 func TestParseError(t *testing.T) {
 	want := ErrorInfo{Code: 12, Name: "SHUTTING_DOWN", Message: "later \u00e9", Retryable: true, Sent: false}
 	got, err := ParseError(AppendError(nil, CodeShuttingDown, "later \u00e9", false))

@@ -238,7 +238,10 @@ func FuzzAppendError(f *testing.F) {
 		if plainNumber.Match(serviceCode) {
 			shown = json.Number(serviceCode)
 		}
-		checkError(t, AppendServiceError(nil, serviceCode, message), ErrorInfo{13, "SERVICE_ERROR", text, false, true, shown})
+		checkError(t, AppendServiceError(nil, serviceCode, message), ErrorInfo{Code: 13, Name: "SERVICE_ERROR", Message: text, Sent: true, ServiceCode: shown})
+		retryAfterMs := int64(number) + 1
+		checkError(t, AppendRetryError(nil, code, message, sent, retryAfterMs),
+			ErrorInfo{Code: int(number), Name: code.Name(), Message: text, Retryable: code.Retryable(), Sent: sent, RetryAfterMs: retryAfterMs})
 	})
 }
 

@@ -124,6 +124,7 @@ func errorVectors() []vector {
 		vector{"SERVICE_ERROR-string", "service_code is a string when it is not a plain number", serviceError("E42", "bad request")},
 		vector{"SERVICE_ERROR-escapes", "quotes, control characters and bytes that are not UTF-8 in a message", serviceError("007", "say \"no\"\\\t\xff")},
 		vector{"sent", "the request may have reached NATS", v1(TypeResponseError, string(AppendError(nil, CodeConnectionClosed, "the NATS connection was lost while the request was in flight", true)))},
+		vector{"retry-after", "the gateway says how long to wait before the next try", v1(TypeResponseError, string(AppendRetryError(nil, CodeUnavailable, "requests to this subject go unanswered", false, 4200)))},
 	)
 }
 

@@ -63,6 +63,7 @@ func (l *loop) queued(s *session, label uint8, outcome uint8, bytes int, took in
 func (l *loop) answered(h pool.Handle, r *request, outcome uint8, bytes int) {
 	s := r.session
 	l.queued(s, r.label, outcome, bytes, l.now-r.startedAt)
+	l.judge(r, outcome)
 	if r.version != codec.Version1 {
 		l.releaseRequest(h, r)
 		return

@@ -115,6 +115,18 @@ type Config struct {
 	PauseMax time.Duration
 	// FrameTimeout is how long a client may take to complete a frame; longer, and it is told so and closed. 0: for ever.
 	FrameTimeout time.Duration
+	// BreakerThreshold is how many requests to one subject in a row have to fail, in one loop, for its circuit breaker to
+	// open; 0: there are no circuit breakers.
+	BreakerThreshold int
+	// BreakerOpenTime is how long requests to that subject are then refused, before a few are let through again.
+	BreakerOpenTime time.Duration
+	// BreakerProbes is how many of these may be in flight at a time.
+	BreakerProbes int
+	// BreakerSuccesses is how many of them have to be answered for the breaker to close.
+	BreakerSuccesses int
+	// BreakerMinTimeout is the shortest timeout that counts as a failure when it passes: a client that does not wait
+	// must not shut out others.
+	BreakerMinTimeout time.Duration
 	// Timeout is the deadline of REQUEST and PUBLISH frames that carry none; 1 ms to TimeoutMax.
 	Timeout time.Duration
 	// Routes says where TASK_ frames go.
@@ -152,6 +164,11 @@ func DefaultConfig() Config {
 		AckWait:                  2 * time.Second,
 		PauseMax:                 5 * time.Second,
 		FrameTimeout:             30 * time.Second,
+		BreakerThreshold:         20,
+		BreakerOpenTime:          5 * time.Second,
+		BreakerProbes:            1,
+		BreakerSuccesses:         2,
+		BreakerMinTimeout:        time.Second,
 		Timeout:                  30 * time.Second,
 		Routes:                   Routes{Submit: route, Query: route, Cancel: route},
 		NATS:                     upstream.Default(),
@@ -195,6 +212,15 @@ func (c *Config) Validate() error {
 	}
 	if c.FrameTimeout != 0 && (c.FrameTimeout < 10*time.Millisecond || c.FrameTimeout > TimeoutMax) {
 		bad("frame timeout is %v: want 10ms to %v, or 0 for none", c.FrameTimeout, TimeoutMax)
+	}
+	inRange("breaker threshold", c.BreakerThreshold, 0, 1<<20)
+	if c.BreakerOpenTime < 10*time.Millisecond || c.BreakerOpenTime > time.Hour {
+		bad("breaker open time is %v: want 10ms to 1h", c.BreakerOpenTime)
+	}
+	inRange("breaker probes", c.BreakerProbes, 1, 1000)
+	inRange("breaker successes", c.BreakerSuccesses, 1, 1000)
+	if c.BreakerMinTimeout < 0 || c.BreakerMinTimeout > TimeoutMax {
+		bad("breaker min timeout is %v: want 0s to %v", c.BreakerMinTimeout, TimeoutMax)
 	}
 	checkTimeout := func(name string, d time.Duration) {
 		if d < time.Millisecond || d > TimeoutMax {

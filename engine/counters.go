@@ -35,6 +35,8 @@ type counters struct {
 	jetStreamHeldBytes  atomic.Uint64
 	jetStreamResends    atomic.Uint64
 	jetStreamRefused    atomic.Uint64
+	breakerRefused      atomic.Uint64
+	breakerTransitions  [BreakerStateCount]atomic.Uint64
 }
 
 type latency struct {
@@ -151,6 +153,12 @@ func (l *loop) addTo(s *Stats) {
 	s.JetStreamHeldBytes += c.jetStreamHeldBytes.Load()
 	s.JetStreamResends += c.jetStreamResends.Load()
 	s.JetStreamRefused += c.jetStreamRefused.Load()
+	s.BreakerRefused += c.breakerRefused.Load()
+	for i := range s.BreakerTransitions {
+		s.BreakerTransitions[i] += c.breakerTransitions[i].Load()
+	}
+	s.BreakersOpen += uint64(l.breakers.states[BreakerOpen].Load())
+	s.BreakersHalfOpen += uint64(l.breakers.states[BreakerHalfOpen].Load())
 
 	inflight := l.inflight()
 	s.Inflight += inflight

@@ -123,6 +123,7 @@ func (l *loop) Written(written uint64) {
 // for messages that are kept for JetStream: those are sent again.
 func (l *loop) LinkDown(from, to, written uint64) {
 	l.readClock()
+	l.breakers.losses++
 	for l.unwrittenAt < len(l.unwritten) && l.unwritten[l.unwrittenAt].end <= to {
 		l.unwrittenAt++
 	}
@@ -131,9 +132,10 @@ func (l *loop) LinkDown(from, to, written uint64) {
 			return
 		}
 		sent := r.end <= written
-		message := "the NATS connection was lost before the request was sent"
-		if sent {
-			message = "the NATS connection was lost while the request was in flight"
+		message := "the NATS connection was lost while the request was in flight"
+		if !sent {
+			message = "the NATS connection was lost before the request was sent"
+			l.withdraw(r)
 		}
 		l.fail(h, r, codec.CodeConnectionClosed, message, sent)
 	})
@@ -161,6 +163,9 @@ func (l *loop) timeOut(h pool.Handle, r *request) {
 		l.text = append(l.text[:0], "no reply within "...)
 	}
 	l.text = appendMillis(l.text, r.timeoutMs)
+	if int64(r.timeoutMs) < l.policy.BreakerMinTimeout.Milliseconds() || !l.link.Ready() || !l.link.WrittenTo(r.end) {
+		l.withdraw(r)
+	}
 	l.scratch = codec.AppendError(l.scratch[:0], codec.CodeTimeout, l.text, true)
 	l.answerScratch(h, r, codec.CodeTimeout, nil)
 }

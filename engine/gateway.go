@@ -357,6 +357,12 @@ func (g *Gateway) Stats() Stats {
 	for _, l := range g.loops {
 		l.addTo(&s)
 	}
+	switch {
+	case s.BreakersOpen > 0:
+		s.CircuitBreakerState = uint64(BreakerOpen)
+	case s.BreakersHalfOpen > 0:
+		s.CircuitBreakerState = uint64(BreakerHalfOpen)
+	}
 	s.SlotsAvailable = uint64(g.cfg.MaxInflight) - min(s.Inflight, uint64(g.cfg.MaxInflight))
 	return s
 }

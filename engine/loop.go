@@ -68,6 +68,7 @@ type loop struct {
 	pausedCounted int64 // until when the time of paused sessions is added up
 
 	durable      durable // what is kept for JetStream
+	breakers     *breakerTable
 	recentErrors errorRing
 	rearm        bool // the ticker may have to be told of an earlier deadline
 	buffered     int  // bytes that wait for clients
@@ -109,6 +110,7 @@ func newLoop(g *Gateway, index int) *loop {
 	}
 	l.ids = newIDSet(cfg.MaxInflight)
 	l.durable = newDurable()
+	l.breakers = newBreakerTable()
 	l.link, l.control = upstream.NewLink(cfg.NATS, l, l.enrollWire, cfg.MaxUpstreamBufferBytes, l.log)
 	return l
 }

@@ -99,6 +99,7 @@ func (l *loop) follow() {
 	l.policy = p
 	l.link.SetBufferedMax(p.MaxUpstreamBufferBytes)
 	l.applyRules()
+	l.followBreakers()
 }
 
 // Config returns what the gateway works by: the configuration of the start with what reloads have changed.

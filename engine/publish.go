@@ -68,6 +68,9 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 		}
 		return
 	}
+	if l.breakerRefuses(s, f, label, subject, mode) {
+		return
+	}
 	if s.inflight >= l.policy.MaxInflightPerConnection {
 		l.counters.connInflightRefused.Add(1)
 		l.refuse(s, f, label, codec.CodeOverloaded, "too many requests are in flight on this connection")
@@ -97,6 +100,7 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 	}
 	l.begin(h, r, s, f, label, timeoutMs)
 	r.end = end
+	l.watchOutcome(r, subject, mode)
 	switch mode {
 	case ModePublish:
 		r.state = waitsForWrite

@@ -30,6 +30,9 @@ type request struct {
 	previous, next uint32 // all requests of the session
 	orderNext      uint32 // version 1 requests of the session, in the order in which they came
 
+	probe   uint32 // the opening of a circuit breaker that this request is a probe of; 0: it is none
+	subject uint64 // hash of the subject that the outcome counts for; 0: for none
+
 	held     heldMessage
 	answer   *pool.Buffer // the answer frame, while it waits for its turn
 	trailing *pool.Buffer // answers to later version 1 frames that did not need NATS
@@ -95,6 +98,9 @@ func (l *loop) releaseRequest(h pool.Handle, r *request) {
 	l.noteAnswered(s)
 	if r.held.bytes != nil {
 		l.dropMessage(r)
+	}
+	if r.probe != 0 {
+		l.withdraw(r)
 	}
 	for _, b := range [...]*pool.Buffer{r.answer, r.trailing} {
 		if b != nil {

@@ -32,6 +32,9 @@ func (l *loop) mustWait(s *session, f *codec.Frame) bool {
 	if !forNATS[f.Type] || l.policy.PauseMax == 0 || l.draining || !l.link.Ready() {
 		return false
 	}
+	if l.shutOut(f) {
+		return false
+	}
 	why := l.noRoom(s, f)
 	if why == 0 {
 		s.waitingSince, s.impatient = 0, false

@@ -115,6 +115,11 @@ type Stats struct {
 	UpstreamBuffered uint64 // bytes waiting for NATS now
 	UpstreamDropped  uint64 // bytes of NO_REPLY publishes and requests that a lost link never took
 
-	CircuitBreakerState uint64 // 0: closed; no breaker exists yet
-	Draining            bool
+	CircuitBreakerState uint64                    // the worst one, as a BreakerState: open, else half-open, else closed
+	BreakersOpen        uint64                    // subjects whose breaker is open now, counted in each loop
+	BreakersHalfOpen    uint64                    // likewise half-open
+	BreakerTransitions  [BreakerStateCount]uint64 // by the state that was entered
+	BreakerRefused      uint64                    // requests refused by a breaker
+
+	Draining bool
 }

@@ -82,6 +82,7 @@ func (l *loop) armTicker() {
 	at = earlier(at, len(l.waiting) > 0, l.waitingLook)
 	at = earlier(at, len(l.partials) > 0, l.partialsLook)
 	at = earlier(at, l.counters.paused.Load() > 0, l.pausedCounted+pausedCountEvery)
+	at = earlier(at, l.breakers.dueAt != 0, l.breakers.dueAt)
 	if armed := l.wakeAt.Load(); at == 0 || armed != 0 && armed <= at {
 		return
 	}
@@ -111,7 +112,7 @@ func (l *loop) setDeadline(index uint32, at int64) {
 	}
 }
 
-// fireDeadlines answers the requests whose deadline has passed, and ends sessions that lingered.
+// fireDeadlines answers the requests whose deadline has passed, ends sessions that lingered, and turns circuit breakers.
 func (l *loop) fireDeadlines() {
 	for _, index := range l.deadlines.advance(uint64(l.now) / wheelTickNanos) {
 		h, r := l.slots.At(index)
@@ -129,5 +130,6 @@ func (l *loop) fireDeadlines() {
 	if l.counters.paused.Load() > 0 {
 		l.countPaused(0)
 	}
+	l.turnBreakers()
 	l.rearm = true
 }

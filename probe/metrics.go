@@ -84,8 +84,16 @@ var gatewayFamilies = []family{
 	{"ipc_jetstream_resends_total", counter, "", "Copies of messages sent to JetStream after the first, because no acknowledgement had come.",
 		one(func(s *engine.Stats) uint64 { return s.JetStreamResends })},
 	{"ipc_flush_batch_messages", histogram, "", "Messages that one write to NATS carried.", flushBatches},
-	{"ipc_circuit_breaker_state", gauge, "", "State of the circuit breaker; always 0, closed: there is no breaker yet.",
+	{"ipc_circuit_breaker_state", gauge, "", "The worst circuit breaker of all subjects: 1 if one is open, else 2 if one is half-open, else 0.",
 		one(func(s *engine.Stats) uint64 { return s.CircuitBreakerState })},
+	{"ipc_circuit_breaker_subjects", gauge, "state", "Subjects whose circuit breaker is not closed, by its state, counted in each loop.",
+		each("state", engine.BreakerStateLabels[engine.BreakerOpen:], func(s *engine.Stats) []uint64 {
+			return []uint64{s.BreakersOpen, s.BreakersHalfOpen}
+		})},
+	{"ipc_circuit_breaker_transitions_total", counter, "to", "Times that a circuit breaker changed, by the state that it entered.",
+		each("to", engine.BreakerStateLabels[:], func(s *engine.Stats) []uint64 { return s.BreakerTransitions[:] })},
+	{"ipc_circuit_breaker_refused_total", counter, "", "Requests refused because the circuit breaker of their subject was not closed.",
+		one(func(s *engine.Stats) uint64 { return s.BreakerRefused })},
 
 	{"ipc_slot_pool_available", gauge, "", "Request slots that are free now.",
 		one(func(s *engine.Stats) uint64 { return s.SlotsAvailable })},

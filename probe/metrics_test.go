@@ -107,6 +107,7 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		JetStreamRefused: 144, JetStreamHeldBytes: 145, JetStreamResends: 146,
 		CircuitBreakerState: 2, Draining: true,
 		PausedConnections: 148, FrameTimeouts: 149, PausedTime: 1500 * time.Millisecond,
+		BreakersOpen: 161, BreakersHalfOpen: 162, BreakerTransitions: [engine.BreakerStateCount]uint64{163, 164, 165}, BreakerRefused: 166,
 		PeerConnectionsRefused: 132, ConnectionsUnauthorized: 133,
 		OtherPeers: engine.PeerCounts{Connections: 134, Refusals: [engine.PeerRefusalCount]uint64{135, 136, 137, 138}},
 	}
@@ -156,6 +157,12 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		`ipc_build_info{version="v1.2.3",goversion="` + runtime.Version() + `"}`: "1",
 	}
 	for series, value := range map[string]string{
+		`ipc_circuit_breaker_subjects{state="open"}`:                  "161",
+		`ipc_circuit_breaker_subjects{state="half_open"}`:             "162",
+		`ipc_circuit_breaker_transitions_total{to="closed"}`:          "163",
+		`ipc_circuit_breaker_transitions_total{to="open"}`:            "164",
+		`ipc_circuit_breaker_transitions_total{to="half_open"}`:       "165",
+		`ipc_circuit_breaker_refused_total`:                           "166",
 		`ipc_connections_refused_total{reason="connections"}`:         "103",
 		`ipc_connections_refused_total{reason="peer_connections"}`:    "132",
 		`ipc_connections_refused_total{reason="unauthorized"}`:        "133",

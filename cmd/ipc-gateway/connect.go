@@ -68,6 +68,9 @@ func describe(info codec.ErrorInfo) string {
 	if info.Retryable {
 		text += "; may be tried again"
 	}
+	if info.RetryAfterMs != 0 {
+		text += fmt.Sprintf(" in %v", time.Duration(info.RetryAfterMs)*time.Millisecond)
+	}
 	if info.Sent {
 		return text + "; it may have reached NATS"
 	}

@@ -83,6 +83,7 @@ const (
 	groupLoops    = "Event loops:"
 	groupLimits   = "Limits:"
 	groupRequests = "Requests:"
+	groupBreakers = "Circuit breakers:"
 	groupNATS     = "NATS:"
 	groupOperate  = "Operation:"
 )
@@ -138,6 +139,17 @@ func (o *options) settings() []setting {
 
 		{flag: "jetstream-ack-wait", env: "IPC_JETSTREAM_ACK_WAIT", group: groupRequests, arg: "DURATION", value: durationValue(&c.AckWait),
 			help: "How long to wait for JetStream's acknowledgement before the message is sent again, until the request's timeout."},
+
+		{flag: "breaker-threshold", env: "IPC_BREAKER_THRESHOLD", group: groupBreakers, arg: "N", value: numberValue(&c.BreakerThreshold),
+			help: "Requests to one subject that must fail in a row, in one loop, for others to be refused for a while; 0: none are."},
+		{flag: "breaker-open-time", env: "IPC_BREAKER_OPEN_TIME", group: groupBreakers, arg: "DURATION", value: durationValue(&c.BreakerOpenTime),
+			help: "How long they are refused, UNAVAILABLE, before a few are let through as probes."},
+		{flag: "breaker-probes", env: "IPC_BREAKER_PROBES", group: groupBreakers, arg: "N", value: numberValue(&c.BreakerProbes),
+			help: "Probes that may be in flight at the same time."},
+		{flag: "breaker-successes", env: "IPC_BREAKER_SUCCESSES", group: groupBreakers, arg: "N", value: numberValue(&c.BreakerSuccesses),
+			help: "Probes that must be answered for all requests to be let through again."},
+		{flag: "breaker-min-timeout", env: "IPC_BREAKER_MIN_TIMEOUT", group: groupBreakers, arg: "DURATION", value: durationValue(&c.BreakerMinTimeout),
+			help: "Requests with a shorter timeout do not count as failed when it passes."},
 
 		{flag: "nats-url", env: "IPC_NATS_URL", oldEnv: "CGW_IPC_NATS_URL", group: groupNATS, arg: "URL,...", value: listValue(&n.URLs),
 			help: "NATS servers, as nats://user:password@host:4222 or tls://host; several separated by commas. Not logged with passwords."},
