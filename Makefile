@@ -51,8 +51,12 @@ lint: ## gofmt, go vet, golangci-lint (the linters are named in .golangci.yml)
 	go run $(GOLANGCI_LINT) run
 
 .PHONY: bench
-bench: ## measure the gateway beside its peers, 7 minutes (BENCH_FLAGS=--quick: half a minute)
+bench: ## measure the gateway beside its peers, 6 minutes (BENCH_FLAGS=--quick: half a minute)
 	go run ./cmd/ipc-bench compare $(BENCH_FLAGS)
+
+.PHONY: perf
+perf: ## the whole benchmark suite, into results/, 8 minutes (BENCH_FLAGS=--quick: half a minute)
+	perf/run_benchmarks.sh $(BENCH_FLAGS)
 
 .PHONY: microbench
 microbench: ## run the packages' own benchmarks (BENCH=Decode PKG=./codec: some of them)

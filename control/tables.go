@@ -27,24 +27,24 @@ type Clients struct {
 
 // Client is a client that is connected. Requests and bytes are sums since it connected.
 type Client struct {
-	ID           uint64  `json:"id"`
-	Loop         int     `json:"loop"`
-	UID          uint32  `json:"uid"`
-	User         string  `json:"user,omitempty"` // empty: the uid has no name
-	GID          uint32  `json:"gid"`
-	PID          int32   `json:"pid"`               // 0: of a PID namespace that the gateway does not see
-	Program      string  `json:"program,omitempty"` // empty: the process that connected has ended
-	Rule         string  `json:"rule"`              // for peers that it is under
-	AgeSeconds   float64 `json:"age_seconds"`
-	IdleSeconds  float64 `json:"idle_seconds"` // since bytes last went either way
-	Protocol     byte    `json:"protocol"`     // version of its last frame; 0: it has sent none
-	Inflight     int     `json:"inflight"`
-	Requests     uint64  `json:"requests"`
-	BytesIn      uint64  `json:"bytes_in"`
-	BytesOut     uint64  `json:"bytes_out"`
-	BytesWaiting int     `json:"bytes_waiting"` // for it to take
-	Paused       bool    `json:"paused"`        // nothing is read from it at the moment
-	Closing      bool    `json:"closing"`       // it is closed once it is answered
+	ID           uint64   `json:"id"`
+	Loop         int      `json:"loop"`
+	UID          uint32   `json:"uid"`
+	User         string   `json:"user,omitempty"` // empty: the uid has no name
+	GID          uint32   `json:"gid"`
+	PID          int32    `json:"pid"`               // 0: of a PID namespace that the gateway does not see
+	Program      string   `json:"program,omitempty"` // empty: the process that connected has ended
+	Rule         string   `json:"rule"`              // for peers that it is under
+	AgeSeconds   float64  `json:"age_seconds"`
+	IdleSeconds  float64  `json:"idle_seconds"` // since bytes last went either way
+	Protocol     byte     `json:"protocol"`     // version of its last frame; 0: it has sent none
+	Inflight     int      `json:"inflight"`
+	Requests     uint64   `json:"requests"`
+	BytesIn      uint64   `json:"bytes_in"`
+	BytesOut     uint64   `json:"bytes_out"`
+	BytesWaiting int      `json:"bytes_waiting"`    // for it to take
+	Paused       []string `json:"paused,omitempty"` // why nothing is read from it at the moment, as in the metrics
+	Closing      bool     `json:"closing"`          // it is closed once it is answered
 }
 
 func (s *Server) clients(w http.ResponseWriter, r *http.Request) {

@@ -59,9 +59,9 @@ type ClientInfo struct {
 	Requests uint64 // frames that were read
 	BytesIn  uint64
 	BytesOut uint64
-	Waiting  int  // bytes of answers that it has not taken
-	Paused   bool // nothing is read from it at the moment
-	Closing  bool // nothing more is read from it: it is closed once it is answered
+	Waiting  int      // bytes of answers that it has not taken
+	Paused   []string // why nothing is read from it at the moment: some of PauseLabels
+	Closing  bool     // nothing more is read from it: it is closed once it is answered
 }
 
 // Clients returns the clients that are connected, by id. If loops do not answer before ctx ends, the error
@@ -83,10 +83,20 @@ func (l *loop) clientInfos() (infos []ClientInfo) {
 			ID: s.id, Loop: l.index, UID: s.peer.uid, GID: s.peer.gid, PID: s.peer.pid, Rule: s.rule.name,
 			Age: time.Duration(l.now - u.openedAt), Idle: time.Duration(l.now - u.activeAt), Version: u.version,
 			Inflight: s.inflight, Requests: u.requests, BytesIn: u.bytesIn, BytesOut: u.bytesOut,
-			Waiting: s.bufferedBytes, Paused: s.paused != 0, Closing: s.finishing,
+			Waiting: s.bufferedBytes, Paused: s.paused.names(), Closing: s.finishing,
 		})
 	}
 	return infos
+}
+
+// names returns those of PauseLabels that are among the reasons.
+func (p pauseReasons) names() (names []string) {
+	for i, name := range PauseLabels {
+		if p&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // Kill closes the connection of a client at once. Its requests in flight are abandoned, and answers that it has

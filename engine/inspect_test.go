@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ func TestClientsTellsWhatAClientHasUsed(t *testing.T) {
 	answerWith(t, nc, "slow", func(m *nats.Msg) { asked <- m })
 	cfg := testConfig(t, s.ClientURL())
 	cfg.Loops = 2
+	cfg.MaxInflightPerConnection = 1
 	g := runGateway(t, cfg)
 	waitReady(t, g)
 	first, second := dial(t, g), dial(t, g)
@@ -45,12 +48,21 @@ func TestClientsTellsWhatAClientHasUsed(t *testing.T) {
 		}
 		want.Loop, want.UID, want.GID, want.PID, want.Rule = i, uint32(os.Getuid()), uint32(os.Getgid()), int32(os.Getpid()), "others"
 		want.Age, want.Idle = got.Age, got.Idle
-		if got != want {
+		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}
 	_ = message.Respond([]byte("y"))
 	second.expectOK(2, 2, "y")
+	second.send(v2(codec.TypeRequest, 3, "slow", "x"), v2(codec.TypeRequest, 4, "slow", "x"))
+	message = <-asked
+	if infos, err = g.Clients(t.Context()); err != nil || !slices.Equal(infos[1].Paused, []string{"inflight"}) || infos[1].Inflight != 1 {
+		t.Errorf("%+v, %v; want one that is paused", infos, err)
+	}
+	_ = message.Respond(nil)
+	_ = (<-asked).Respond(nil)
+	second.receive()
+	second.receive()
 	if infos, err = g.Clients(t.Context()); err != nil || infos[1].Inflight != 0 {
 		t.Errorf("%+v, %v", infos, err)
 	}

@@ -235,3 +235,42 @@ func TestVerdicts(t *testing.T) {
 		}
 	}
 }
+
+// Goal: summary makes a document of the files that are there, and says which one it cannot read.
+func TestSummary(t *testing.T) {
+	socket, folder := startGateway(t), t.TempDir()
+	for name, args := range map[string]string{
+		"throughput_submit": "throughput -d 0.1 -t 2", "latency_64b": "latency -n 100", "rate_latency_64b": "latency -n 100 --rate 1000",
+	} {
+		args = args + " -s " + socket + " --json=" + filepath.Join(folder, name+".json")
+		if _, stderr, code := bench(strings.Fields(args)...); code != 0 {
+			t.Fatal(stderr)
+		}
+	}
+	const compared = `{"settings":{"repeats":1},"results":[{"kind":"ping","connections":2,"window":1,"sides":[
+		{"name":"gateway","runs":[{"requests":200,"seconds":1,"quantiles_us":[1,1,1,1,1,1,1,1,1,1,1,1,1]}]},
+		{"name":"echo","runs":[{"requests":400,"seconds":1,"quantiles_us":[1,1,1,1,1,1,1,1,1,1,1,1,1]}]}]}]}`
+	for name, text := range map[string]string{"compare.json": compared, "rate.svg": "<svg/>"} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, stderr, code := bench("summary", folder); code != 0 {
+		t.Fatal(stderr)
+	}
+	text, err := os.ReadFile(filepath.Join(folder, "summary.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"## Throughput", "## Latency, one", "## Latency, sent by the clock", "| TASK_SUBMIT v1 | 2 x 1 |", "| ping 2 x 1 | gateway | 200 |", "|  | echo | 400 | 0.50x |", "![rate.svg](rate.svg)"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(folder, "latency_1b.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := bench("summary", folder); code != exitFailure || !strings.Contains(stderr, "latency_1b.json") {
+		t.Errorf("exit code %d, %s", code, stderr)
+	}
+}

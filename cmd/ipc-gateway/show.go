@@ -132,8 +132,8 @@ func clientState(c *control.Client) string {
 	switch {
 	case c.Closing:
 		return "closing"
-	case c.Paused:
-		return "paused"
+	case len(c.Paused) > 0:
+		return "paused: " + strings.Join(c.Paused, ", ")
 	}
 	return "open"
 }

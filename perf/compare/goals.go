@@ -45,8 +45,8 @@ var goals = []goal{
 	{KindPing, 64, 1, SideEcho, "CPU", middleUs, false, false, 1.25, "x"},
 	{KindPing, 16, 16, SideEcho, "CPU", middleUs, false, false, 1.05, "x"},
 
-	{KindPublish, 16, 16, SideDirect, "rate", perSecond, false, true, 1, "x"},
-	{KindPublishAnswered, 16, 16, SideDirect, "rate", perSecond, false, true, 0.5, "x"},
+	{KindPublish, 16, publishWindow, SideDirect, "rate", perSecond, false, true, 1, "x"},
+	{KindPublishAnswered, 16, publishWindow, SideDirect, "rate", perSecond, false, true, 0.5, "x"},
 
 	{KindRequest, 64, 1, "", "mallocs per request", mallocs, false, false, 0.001, ""},
 	{KindRequest, 64, 1, "", "RSS", rssMiB, false, false, 60, " MiB"},

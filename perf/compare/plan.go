@@ -61,6 +61,9 @@ type Settings struct {
 	Base     string        `json:"base"`        // a binary of the gateway to compare with; empty: none
 }
 
+// publishWindow makes writes of 256 B messages as long as those of nats.go: 32 KiB.
+const publishWindow = 128
+
 // AllSides are all but SideBase.
 var AllSides = []string{SideGateway, SideDirect, SideHAProxy, SideSidecar, SideRing, SideEcho}
 
@@ -74,7 +77,7 @@ func Default() Settings {
 			cells([]string{KindRequest}, []int{16}, []int{1}, []int{64 << 10}),
 			cells([]string{KindPing}, []int{1, 16, 64, 256}, []int{1}, nil),
 			cells([]string{KindPing}, []int{16}, []int{16}, nil),
-			cells([]string{KindPublish, KindPublishAnswered}, []int{1, 16}, []int{16}, []int{256}),
+			cells([]string{KindPublish, KindPublishAnswered}, []int{1, 16}, []int{16, publishWindow}, []int{256}),
 		),
 	}
 }
@@ -86,7 +89,7 @@ func Quick() Settings {
 		Cells: slices.Concat(
 			cells([]string{KindRequest}, []int{1, 16, 64}, []int{1}, []int{256}),
 			cells([]string{KindPing}, []int{16, 64}, []int{1}, nil),
-			cells([]string{KindPublish, KindPublishAnswered}, []int{16}, []int{16}, []int{256}),
+			cells([]string{KindPublish, KindPublishAnswered}, []int{16}, []int{publishWindow}, []int{256}),
 		),
 	}
 }

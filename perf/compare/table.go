@@ -74,6 +74,27 @@ var titles = map[string]string{
 	KindPublishAnswered: "publish, the gateway answering each, against nats.go, which does not wait",
 }
 
+// WriteMarkdown writes an overview: a side in each row, with its medians.
+func (r *Result) WriteMarkdown(w io.Writer) {
+	fmt.Fprintf(w, "Medians of %d runs of %v each, in turns.\n\n", r.Settings.Repeats, r.Settings.Duration)
+	fmt.Fprintln(w, "| | side | req/s | gateway/it | p50 us | p99 us | CPU us/req | RSS MiB | mallocs/req |")
+	fmt.Fprintln(w, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+	for _, c := range r.Cells {
+		gateway := c.side(SideGateway)
+		for i, s := range c.Sides {
+			name, ratio := "", ""
+			if i == 0 {
+				name = c.Cell.String()
+			}
+			if gateway != nil && s != gateway {
+				ratio = fmt.Sprintf("%.2fx", compare(gateway.values(perSecond), s.values(perSecond)).medians)
+			}
+			fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", name, s.Name, number(s.median(perSecond), 0), ratio,
+				number(s.median(p50), 1), number(s.median(p99), 1), number(s.median(middleUs), 2), number(s.median(rssMiB), 1), number(s.median(mallocs), 4))
+		}
+	}
+}
+
 func heads() []string {
 	all := []string{"conns x window, payload", ""}
 	for _, c := range columns {
