@@ -18,6 +18,7 @@ var (
 	flagTime  = flag.Duration("chaos.time", 0, "how long TestChaos runs; 0: a few seconds, with few clients")
 	flagSeed  = flag.Uint64("chaos.seed", 0, "seed of the first round; 0: a random one")
 	flagRound = flag.Duration("chaos.round", 20*time.Second, "how long faults go on until everything is checked")
+	flagOnly  = flag.String("chaos.only", "", "only faults whose name this regular expression finds")
 	flagRace  = flag.Bool("chaos.race", false, "build the gateway with the race detector")
 )
 
@@ -42,6 +43,7 @@ type world struct {
 	pause       time.Duration // of a client between two batches, on average
 	baseline    usage
 	connections atomic.Uint64
+	faults      []fault
 	injected    map[string]int // faults, by name
 }
 
@@ -56,6 +58,7 @@ func TestChaos(t *testing.T) {
 		seed = rand.Uint64() >> 32
 	}
 	w := newWorld(t, clients, pause)
+	w.faults = chosenFaults(t, *flagOnly)
 	began := time.Now()
 	w.calmRound(seed)
 	for ends := time.Now().Add(length); len(w.history.broken()) == 0 && time.Until(ends) > time.Second; seed++ {
@@ -157,8 +160,8 @@ func (w *world) round(t *testing.T, seed uint64, length time.Duration) {
 	}
 	t.Logf("round of %v with seed %d: %d faults", length.Round(time.Second), seed, len(s.lines)/2)
 	if len(w.history.broken()) > 0 {
-		t.Logf("again: go test ./chaos -run TestChaos -chaos.seed=%d -chaos.time=%v\nthe schedule:\n%v\nthe end of the gateway's log:\n%s",
-			seed, *flagRound, s, w.gateway.logTail(40))
+		t.Logf("again: go test ./chaos -run TestChaos -chaos.seed=%d -chaos.time=%v -chaos.only=%q -chaos.race=%v\nthe schedule:\n%v\nthe end of the gateway's log:\n%s",
+			seed, *flagRound, *flagOnly, *flagRace, s, w.gateway.logTail(40))
 	}
 }
 

@@ -5,6 +5,7 @@
 //	go test ./chaos -run TestChaos -chaos.time=2h -timeout 0 -v    hours
 //	go test ./chaos -run TestChaos -chaos.time=20s -chaos.seed=7   a schedule again
 //	go test ./chaos -run TestChaos -chaos.time=1m -chaos.race      a gateway built with the race detector
+//	go test ./chaos -run TestChaos -chaos.time=1m -chaos.only=kill some of the faults
 //
 // # What runs
 //

@@ -1,11 +1,14 @@
 package chaos
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -18,8 +21,25 @@ type fault struct {
 	run    func(w *world, rng *rand.Rand) (detail string, err error)
 }
 
-// place is what a fault breaks: there is one fault at a time at each place, so that one nats-server of three is away at most,
-// and every request can be answered truthfully.
+// chosenFaults returns the faults whose name pattern finds.
+func chosenFaults(t testing.TB, pattern string) (chosen []fault) {
+	t.Helper()
+	only, err := regexp.Compile(pattern)
+	if err != nil {
+		t.Fatalf("-chaos.only: %v", err)
+	}
+	for _, f := range faults {
+		if only.MatchString(f.name) {
+			chosen = append(chosen, f)
+		}
+	}
+	if len(chosen) == 0 {
+		t.Fatalf("-chaos.only: no fault has %q in its name", pattern)
+	}
+	return chosen
+}
+
+// place is what a fault breaks. There is one fault at a time at each place, and any number at different ones.
 type place int
 
 const (
@@ -36,6 +56,7 @@ var faults = []fault{
 	{"freeze the gateway", onGateway, 3, freezeGateway},
 	{"reload", onGateway, 3, reload},
 	{"kill -9 a nats-server", onServers, 4, killServer},
+	{"kill -9 all nats-servers", onServers, 1, killServers},
 	{"freeze a nats-server", onServers, 4, freezeServer},
 	{"retire a nats-server", onServers, 3, retireServer},
 	{"move the stream's leader", onServers, 3, moveLeader},
@@ -94,6 +115,18 @@ func killServer(w *world, rng *rand.Rand) (string, error) {
 	i, s := w.anyServer(rng)
 	s.end(syscall.SIGKILL)
 	return fmt.Sprintf("number %d, away for %v", i, pause(rng, 1, 1500)), s.start()
+}
+
+func killServers(w *world, rng *rand.Rand) (string, error) {
+	for _, s := range w.servers {
+		s.end(syscall.SIGKILL)
+	}
+	away := pause(rng, 1, 1000)
+	var errs []error
+	for _, s := range w.servers {
+		errs = append(errs, s.start())
+	}
+	return fmt.Sprintf("away for %v", away), errors.Join(errs...)
 }
 
 func retireServer(w *world, rng *rand.Rand) (string, error) {
@@ -232,14 +265,14 @@ func (s *schedule) run(stop <-chan struct{}) {
 // next chooses a fault by weight, with random numbers of its own.
 func (s *schedule) next() (*fault, *rand.Rand) {
 	total := 0
-	for i := range faults {
-		total += faults[i].weight
+	for i := range s.w.faults {
+		total += s.w.faults[i].weight
 	}
 	n := s.rng.IntN(total)
 	rng := rand.New(rand.NewPCG(s.rng.Uint64(), 0))
-	for i := range faults {
-		if n -= faults[i].weight; n < 0 {
-			return &faults[i], rng
+	for i := range s.w.faults {
+		if n -= s.w.faults[i].weight; n < 0 {
+			return &s.w.faults[i], rng
 		}
 	}
 	panic("the weights do not sum up")

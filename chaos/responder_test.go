@@ -34,7 +34,8 @@ func startResponder(t testing.TB, h *history, servers []*natsd) *responder {
 	r := &responder{history: h}
 	for _, s := range servers {
 		nc, err := nats.Connect(s.url(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond),
-			nats.PingInterval(500*time.Millisecond), nats.MaxPingsOutstanding(2))
+			nats.PingInterval(500*time.Millisecond), nats.MaxPingsOutstanding(2),
+			nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 		if err != nil {
 			t.Fatalf("responder: %v", err)
 		}

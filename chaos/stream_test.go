@@ -30,7 +30,8 @@ func openStore(t testing.TB, servers []*natsd) *store {
 		urls = append(urls, s.url())
 	}
 	nc, err := nats.Connect(strings.Join(urls, ","), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
-		nats.PingInterval(500*time.Millisecond), nats.MaxPingsOutstanding(2))
+		nats.PingInterval(500*time.Millisecond), nats.MaxPingsOutstanding(2),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		t.Fatal(err)
 	}
