@@ -7,6 +7,7 @@
 //	GET  /v1/clients    who is connected, with what each has used so far
 //	GET  /v1/links      the connections to NATS
 //	GET  /v1/routes     where frames go
+//	GET  /v1/breakers   the circuit breakers of subjects on which requests fail
 //	GET  /v1/config     the settings that count now, and where each comes from
 //	GET  /v1/errors     errors that clients were answered with: counts, and the latest
 //	POST /v1/kill       closes the connection of ?client=ID at once

@@ -82,6 +82,7 @@ func New(o Options) *Server {
 	s.Handle(http.MethodGet, "/v1/clients", s.clients)
 	s.Handle(http.MethodGet, "/v1/links", s.links)
 	s.Handle(http.MethodGet, "/v1/routes", s.routes)
+	s.Handle(http.MethodGet, "/v1/breakers", s.breakers)
 	s.Handle(http.MethodGet, "/v1/config", s.config)
 	s.Handle(http.MethodGet, "/v1/errors", s.errors)
 	s.Handle(http.MethodPost, "/v1/kill", s.kill)

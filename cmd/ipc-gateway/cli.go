@@ -16,7 +16,7 @@ type cli struct {
 	Ping         pingCommand         `cmd:"" help:"Measure the round trip to a running gateway."`
 	Send         sendCommand         `cmd:"" help:"Send one request to a running gateway and print the answer."`
 	Capabilities capabilitiesCommand `cmd:"" help:"Print what a running gateway can do, as JSON."`
-	Show         showCommand         `cmd:"" help:"Show clients, links, routes, settings or errors of a running gateway."`
+	Show         showCommand         `cmd:"" help:"Show clients, links, routes, breakers, settings or errors of a running gateway."`
 	Kill         killCommand         `cmd:"" help:"Close a client of a running gateway."`
 	Drain        drainCommand        `cmd:"" help:"Shut a running gateway down gracefully."`
 	Reload       reloadCommand       `cmd:"" help:"Make a running gateway read its settings again."`

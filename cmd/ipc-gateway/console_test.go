@@ -73,7 +73,7 @@ func TestShow(t *testing.T) {
 		len(clients.Clients) != 1 || clients.Clients[0].Inflight != 1 || clients.Clients[0].PID != int32(os.Getpid()) || clients.Clients[0].Requests != 1 {
 		t.Errorf("%+v, %v", clients, err)
 	}
-	for _, what := range []string{"status", "links", "routes", "config", "errors"} {
+	for _, what := range []string{"status", "links", "routes", "breakers", "config", "errors"} {
 		if text := wantConsole(t, g, "show --json "+what); !json.Valid([]byte(text)) {
 			t.Errorf("%s: not JSON: %s", what, text)
 		}
@@ -81,6 +81,23 @@ func TestShow(t *testing.T) {
 	close(release)
 	if code := <-sent; code != 0 {
 		t.Errorf("exit code %d of the request in flight", code)
+	}
+}
+
+// Goal: a subject on which requests fail is shown with its breaker.
+func TestShowBreakers(t *testing.T) {
+	c := natsServer(t)
+	respond(t, c, "silent", func(*nats.Msg) {})
+	g := serve(t, nil, "--nats-url", c.ConnectedUrl(), "--loops", "1", "--breaker-threshold", "1", "--breaker-min-timeout", "1ms", "--breaker-open-time", "1h")
+	g.waitReady(http.StatusOK, "")
+	wantConsole(t, g, "show breakers", "SUBJECT")
+	if code, _, errs := runInput(nil, "", "send", "--socket", g.socket, "--type", "request", "--subject", "silent", "--timeout", "20ms", "x"); code != exitFailure {
+		t.Errorf("exit code %d of a request that times out: %s", code, errs)
+	}
+	wantConsole(t, g, "show breakers", "silent   0     open   1 ")
+	var list control.Breakers
+	if status, err := ask(g.socket+".ctl", http.MethodGet, "/v1/breakers", &list); status != http.StatusOK || len(list.Breakers) != 1 || list.Breakers[0].Until == nil {
+		t.Errorf("%d, %+v, %v", status, list, err)
 	}
 }
 

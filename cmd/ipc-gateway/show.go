@@ -18,7 +18,7 @@ import (
 // showCommand prints what a running gateway knows of itself.
 type showCommand struct {
 	controlFlags
-	What string `arg:"" enum:"status,clients,links,routes,config,errors" help:"What to show: one of ${enum}."`
+	What string `arg:"" enum:"status,clients,links,routes,breakers,config,errors" help:"What to show: one of ${enum}."`
 	JSON bool   `name:"json" env:"IPC_SHOW_JSON" help:"Print JSON, for programs, instead of a table."`
 	Sort string `enum:"${clientOrders}" default:"id" env:"IPC_SHOW_SORT" help:"Order of clients, one of ${enum} [${default}]; what is a quantity comes with the greatest first."`
 }
@@ -31,6 +31,7 @@ func (s *showCommand) Help() string {
     clients  who is connected: user, process, requests so far and in flight, bytes; an id for the command kill
     links    the connection of each event loop to NATS: server, since when, round trip, last error
     routes   where the frames of each type go
+    breakers the subjects on which requests fail, and whether their circuit breaker is open
     config   every setting that counts now, and where it comes from; passwords are masked
     errors   how often clients were answered with each error, and the latest of them
 
@@ -52,7 +53,7 @@ type table interface {
 func (s *showCommand) Run(a *app) error {
 	t := map[string]table{
 		"status": &statusTable{}, "clients": &clientTable{}, "links": &linkTable{},
-		"routes": &routeTable{}, "config": &configTable{}, "errors": &errorTable{},
+		"routes": &routeTable{}, "breakers": &breakerTable{}, "config": &configTable{}, "errors": &errorTable{},
 	}[s.What]
 	err := s.call(a, http.MethodGet, t.path(), t)
 	var told *controlError
@@ -191,6 +192,22 @@ func (t *routeTable) print(w io.Writer) {
 	row(w, "TYPE", "SUBJECT", "MODE", "TIMEOUT")
 	for _, r := range t.Routes.Routes {
 		row(w, r.Type, cmp.Or(r.Subject, "(the frame's)"), r.Mode, seconds(r.TimeoutSeconds))
+	}
+}
+
+type breakerTable struct{ control.Breakers }
+
+func (*breakerTable) path() string { return "/v1/breakers" }
+
+func (t *breakerTable) print(w io.Writer) {
+	row(w, "SUBJECT", "LOOP", "STATE", "FAILURES", "UNTIL")
+	for i := range t.Breakers.Breakers {
+		b := &t.Breakers.Breakers[i]
+		until := ""
+		if b.Until != nil {
+			until = clock(*b.Until)
+		}
+		row(w, printable(cmp.Or(b.Subject, "(not known)")), b.Loop, b.State, b.Failures, until)
 	}
 }
 
