@@ -54,6 +54,13 @@ lint: ## gofmt, go vet, golangci-lint (the linters are named in .golangci.yml)
 bench: ## measure the gateway beside its peers, 6 minutes (BENCH_FLAGS=--quick: half a minute)
 	go run ./cmd/ipc-bench compare $(BENCH_FLAGS)
 
+# The commit that bench-gate compares with: BASE=main on a branch.
+BASE ?= HEAD~1
+
+.PHONY: bench-gate
+bench-gate: ## check mallocs, system calls and inlining; compare with BASE for information
+	go run ./cmd/ipc-bench gate --base $(BASE)
+
 .PHONY: perf
 perf: ## the whole benchmark suite, into results/, 8 minutes (BENCH_FLAGS=--quick: half a minute)
 	perf/run_benchmarks.sh $(BENCH_FLAGS)

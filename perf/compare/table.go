@@ -48,6 +48,11 @@ var spreadOf = []string{"req/s", "p99 us", "middle us/req"}
 
 // Write writes the tables, what else the machine did, and the goals.
 func (r *Result) Write(w io.Writer) {
+	r.writeTables(w)
+	r.writeGoals(w)
+}
+
+func (r *Result) writeTables(w io.Writer) {
 	fmt.Fprintf(w, "%s; medians of %d runs of %v each, in turns; ± is half of what lies between the least and the greatest run\n",
 		r.Machine, r.Settings.Repeats, r.Settings.Duration)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -64,7 +69,6 @@ func (r *Result) Write(w io.Writer) {
 	}
 	_ = table.Flush()
 	r.writeNoise(w)
-	r.writeGoals(w)
 }
 
 var titles = map[string]string{
