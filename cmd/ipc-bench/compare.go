@@ -16,7 +16,7 @@ import (
 type compareCommand struct {
 	Quick       bool       `xor:"size" help:"Less than a minute: shows that all works, its figures are worth little."`
 	Full        bool       `xor:"size" help:"Every combination of 1 to 1024 connections, windows and payloads: an hour."`
-	Kinds       []string   `placeholder:"KIND" help:"request, ping, publish, publish-answered; with it or one of the next three these combinations are measured, and no others."`
+	Kinds       []string   `placeholder:"KIND" help:"request, connect, ping, publish, publish-answered; with it or one of the next three these combinations are measured, and no others."`
 	Connections []int      `short:"t" placeholder:"N" help:"Connections."`
 	Windows     []int      `short:"w" placeholder:"N" help:"Requests in flight on each connection."`
 	Payloads    []int      `short:"p" placeholder:"BYTES" help:"Payload of a request."`

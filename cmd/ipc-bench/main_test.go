@@ -96,7 +96,7 @@ func TestMeasure(t *testing.T) {
 			if code != 0 || stderr != "" {
 				t.Fatalf("exit code %d, %s", code, stderr)
 			}
-			for _, want := range []string{"Throughput:", "Success Rate:  100% (0 failed, 0 answered wrongly)", "p99.9", "Client CPU:", "Verdict:"} {
+			for _, want := range []string{"Throughput:", "Success Rate:  100% (0 failed, 0 answered wrongly)", "p99.9", "Client CPU:", "Server: ", "Verdict:"} {
 				if !strings.Contains(stdout, want) {
 					t.Errorf("no %q in\n%s", want, stdout)
 				}
@@ -127,7 +127,8 @@ func TestJSON(t *testing.T) {
 		}
 		l := s.Latency
 		if s.Command != command || s.Sent != s.Right || s.Sent == 0 || s.SuccessRate != 1 || s.Expect != "echo" || s.Type != "TASK_SUBMIT" ||
-			l.Min <= 0 || l.Min > l.P50 || l.P50 > l.P95 || l.P95 > l.P99 || l.P99 > l.P999 || l.P999 > l.Max || s.Verdict.P99 == "" {
+			l.Min <= 0 || l.Min > l.P50 || l.P50 > l.P95 || l.P95 > l.P99 || l.P99 > l.P999 || l.P999 > l.Max || s.Verdict.P99 == "" ||
+			s.Server == nil || s.Server.PID != os.Getpid() || s.Server.CPUUs <= 0 || s.Server.RSSBytes < 1<<20 {
 			t.Errorf("not believable: %+v", s)
 		}
 		var keys map[string]any
@@ -219,6 +220,21 @@ func TestSocket(t *testing.T) {
 	}
 	if got := (&loadFlags{Socket: "/run/b"}).socket(a); got != "/run/b" {
 		t.Error(got)
+	}
+}
+
+// Goal: a terminal is told how far it is, and nobody else.
+func TestProgress(t *testing.T) {
+	socket := startGateway(t)
+	for _, terminal := range []bool{true, false} {
+		var out, errs bytes.Buffer
+		a := &app{stdout: &out, stderr: &errs, environ: func(string) string { return "" }, terminal: terminal}
+		if code := a.run([]string{"throughput", "-s", socket, "-d", "1.1", "-t", "2", "--type", "ping"}); code != 0 {
+			t.Fatal(errs.String())
+		}
+		if strings.Contains(errs.String(), "1 s: ") != terminal {
+			t.Errorf("terminal %v: %q", terminal, errs.String())
+		}
 	}
 }
 

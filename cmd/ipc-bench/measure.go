@@ -51,20 +51,23 @@ func (a *app) measure(command string, s *load.Spec, f *loadFlags) error {
 		return err
 	}
 	defer l.Close()
-	stop := a.showProgress(l)
-	result, err := l.Run()
-	stop()
-	if err != nil {
+	if err := l.WarmUp(); err != nil {
 		return err
 	}
-	writeText(a.stdout, command, result)
+	stop := a.showProgress(l)
+	watched := watch(l.ServerPID())
+	result := l.Run()
+	server := watched.usage(result.Sent)
+	stop()
+	summary := newSummary(command, result, server)
+	writeText(a.stdout, summary, result)
 	if f.HDR != "" {
 		if err := writeHDR(f.HDR, result); err != nil {
 			return err
 		}
 	}
 	if f.JSON.wanted {
-		if err := writeJSON(a.stdout, f.JSON.path, newSummary(command, result)); err != nil {
+		if err := writeJSON(a.stdout, f.JSON.path, summary); err != nil {
 			return err
 		}
 	}

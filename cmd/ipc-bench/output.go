@@ -42,6 +42,8 @@ type summary struct {
 	CPUShare float64        `json:"client_cpu_share"` // of one CPU
 	Busy     bool           `json:"client_is_bottleneck"`
 
+	Server *serverUsage `json:"server,omitempty"` // absent: it may not be looked at
+
 	Verdict verdict `json:"verdict"`
 }
 
@@ -91,14 +93,14 @@ func judgeP99(us float64) string {
 	return "needs work"
 }
 
-func newSummary(command string, r *load.Result) *summary {
+func newSummary(command string, r *load.Result, server *serverUsage) *summary {
 	s := &summary{
 		Command: command, Type: r.Spec.Type.String(), Version: int(r.Spec.Version), Connections: r.Spec.Connections, Window: r.Spec.Window,
 		Payload: r.Spec.PayloadBytes, Rate: r.Spec.Rate, Expect: r.Expect.String(),
 		Seconds: r.Active.Seconds(), Sent: r.Sent, Right: r.Right, Failed: r.Failed, Wrong: r.Wrong, FailedBy: r.FailedBy,
 		PerSecond: r.PerSecond(), SuccessRate: r.SuccessRate(),
 		Latency: summarizeLatencies(r.Latencies), LateP99: us(r.Late.ValueAtPercentile(99)),
-		CPUShare: r.CPUShare, Busy: r.Bottleneck(),
+		CPUShare: r.CPUShare, Busy: r.Bottleneck(), Server: server,
 	}
 	if r.FirstError != nil {
 		s.FirstError = r.FirstError.Error()
@@ -123,13 +125,12 @@ func summarizeLatencies(h *hdrhistogram.Histogram) latencySummary {
 }
 
 // writeText writes a result for people.
-func writeText(w io.Writer, command string, r *load.Result) {
-	s := newSummary(command, r)
+func writeText(w io.Writer, s *summary, r *load.Result) {
 	loop := fmt.Sprintf("window %d", s.Window)
 	if s.Rate > 0 {
 		loop = fmt.Sprintf("open loop of %g requests/s", s.Rate)
 	}
-	fmt.Fprintf(w, "%s: %s v%d, %s, %s, %d B\n", command, s.Type, s.Version, countOf(s.Connections, "connection"), loop, s.Payload)
+	fmt.Fprintf(w, "%s: %s v%d, %s, %s, %d B\n", s.Command, s.Type, s.Version, countOf(s.Connections, "connection"), loop, s.Payload)
 	fmt.Fprintf(w, "Requests:      %d in %.2f s\n", s.Sent, s.Seconds)
 	fmt.Fprintf(w, "Throughput:    %.0f req/sec\n", s.PerSecond)
 	fmt.Fprintf(w, "Success Rate:  %.4g%% (%d failed, %d answered wrongly)\n", 100*s.SuccessRate, s.Failed, s.Wrong)
@@ -145,6 +146,9 @@ func writeText(w io.Writer, command string, r *load.Result) {
 		fmt.Fprintf(w, "Schedule:      measured from when each was due; 99%% were sent at most %.1f us late\n", s.LateP99)
 	}
 	fmt.Fprintf(w, "Checked:       %s\n", checked(r))
+	if s.Server != nil {
+		fmt.Fprintf(w, "Server:        %.2f us of CPU per request, %.1f MiB (process %d, %s)\n", s.Server.CPUUs, float64(s.Server.RSSBytes)/(1<<20), s.Server.PID, s.Server.Name)
+	}
 	fmt.Fprintf(w, "Client CPU:    %.0f%% of a core\n", 100*s.CPUShare)
 	if s.Busy {
 		fmt.Fprintln(w, "WARNING: the client was the bottleneck: these are its limits, not the gateway's. Use --workers, or CPUs of its own.")

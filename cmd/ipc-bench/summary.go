@@ -61,17 +61,17 @@ func (c *summaryCommand) writeSection(w io.Writer, title, pattern string) error 
 		return err
 	}
 	fmt.Fprintf(w, "\n## %s\n\n", title)
-	fmt.Fprintln(w, "| requests | conns x window | bytes | req/s | success | p50 us | p95 us | p99 us | p99.9 us | max us | client CPU | verdict |")
-	fmt.Fprintln(w, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
+	fmt.Fprintln(w, "| requests | conns x window | bytes | req/s | success | p50 us | p95 us | p99 us | p99.9 us | max us | server CPU us/req | client CPU | verdict |")
+	fmt.Fprintln(w, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
 	for _, file := range files {
 		var s summary
 		if err := readJSON(file, &s); err != nil {
 			return err
 		}
 		l := &s.Latency
-		fmt.Fprintf(w, "| %s v%d | %d x %d | %d | %.0f | %.4g%% | %.1f | %.1f | %.1f | %.1f | %.1f | %.0f%% | %s |\n",
+		fmt.Fprintf(w, "| %s v%d | %d x %d | %d | %.0f | %.4g%% | %.1f | %.1f | %.1f | %.1f | %.1f | %s | %.0f%% | %s |\n",
 			s.Type, s.Version, s.Connections, s.Window, s.Payload, s.PerSecond, 100*s.SuccessRate,
-			l.P50, l.P95, l.P99, l.P999, l.Max, 100*s.CPUShare, s.Verdict.text())
+			l.P50, l.P95, l.P99, l.P999, l.Max, s.Server.cost(), 100*s.CPUShare, s.Verdict.text())
 	}
 	return nil
 }

@@ -18,7 +18,8 @@ func TestRun(t *testing.T) {
 	defer runtime.UnlockOSThread()
 	s := Settings{Sides: AllSides, Repeats: 1, Duration: 100 * time.Millisecond, Cells: append(
 		Cells([]string{KindRequest}, []int{3}, []int{4}, []int{256}),
-		Cells([]string{KindPing, KindPublish, KindPublishAnswered}, []int{2}, []int{2}, []int{100})...)}
+		append(Cells([]string{KindConnect}, []int{2}, []int{1}, []int{100}),
+			Cells([]string{KindPing, KindPublish, KindPublishAnswered}, []int{2}, []int{2}, []int{100})...)...)}
 	result, err := Run(t.Context(), s, t.Logf)
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +30,7 @@ func TestRun(t *testing.T) {
 		}
 		for _, one := range c.Sides {
 			run := one.Runs[0]
-			waits := c.Kind != KindPublish && (c.Kind == KindRequest || one.Name != SideDirect)
+			waits := !c.publishes() || c.Kind == KindPublishAnswered && one.Name == SideGateway
 			if run.Requests < 10 || run.Seconds < 0.1 || run.AllUs <= 0 || waits != (p50(run) > 0) || (one.Name == SideDirect) != (run.MiddleUs == nil) {
 				t.Errorf("%v, %s: %+v", c.Cell, one.Name, run)
 			}

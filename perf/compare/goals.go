@@ -41,6 +41,8 @@ var goals = []goal{
 	{KindRequest, 16, 16, SideRing, "rate", perSecond, false, true, 1.9, "x"},
 	{KindRequest, 16, 16, SideRing, "CPU", middleUs, false, false, 0.4, "x"},
 
+	{KindConnect, 16, 1, SideDirect, "rate", perSecond, false, true, 1.8, "x"},
+
 	{KindPing, 16, 1, SideEcho, "CPU", middleUs, false, false, 1.25, "x"},
 	{KindPing, 64, 1, SideEcho, "CPU", middleUs, false, false, 1.25, "x"},
 	{KindPing, 16, 16, SideEcho, "CPU", middleUs, false, false, 1.05, "x"},

@@ -10,6 +10,7 @@ import (
 // Kinds of requests.
 const (
 	KindRequest         = "request"          // a request to an echo behind NATS
+	KindConnect         = "connect"          // the same with a connection of its own, as scripts do it
 	KindPing            = "ping"             // answered by whoever holds the socket
 	KindPublish         = "publish"          // a message to NATS, without an answer
 	KindPublishAnswered = "publish-answered" // the same, and the gateway says that it is on its way
@@ -29,6 +30,7 @@ const (
 // does says which sides can do what.
 var does = map[string][]string{
 	KindRequest:         {SideGateway, SideBase, SideDirect, SideHAProxy, SideSidecar, SideRing},
+	KindConnect:         {SideGateway, SideBase, SideDirect, SideHAProxy, SideSidecar, SideRing},
 	KindPing:            {SideGateway, SideBase, SideEcho},
 	KindPublish:         {SideGateway, SideBase, SideDirect},
 	KindPublishAnswered: {SideGateway, SideBase, SideDirect},
@@ -49,6 +51,9 @@ func (c Cell) String() string {
 	}
 	return fmt.Sprintf("%s %d x %d, %d B", c.Kind, c.Connections, c.Window, c.Payload)
 }
+
+// publishes says that messages go to NATS for which nobody answers there.
+func (c Cell) publishes() bool { return c.Kind == KindPublish || c.Kind == KindPublishAnswered }
 
 // Settings say what is compared and how often.
 type Settings struct {
@@ -75,6 +80,7 @@ func Default() Settings {
 			cells([]string{KindRequest}, []int{1, 16, 64, 256}, []int{1}, []int{256}),
 			cells([]string{KindRequest}, []int{16}, []int{16}, []int{256}),
 			cells([]string{KindRequest}, []int{16}, []int{1}, []int{64 << 10}),
+			cells([]string{KindConnect}, []int{16}, []int{1}, []int{256}),
 			cells([]string{KindPing}, []int{1, 16, 64, 256}, []int{1}, nil),
 			cells([]string{KindPing}, []int{16}, []int{16}, nil),
 			cells([]string{KindPublish, KindPublishAnswered}, []int{1, 16}, []int{16, publishWindow}, []int{256}),
@@ -103,6 +109,7 @@ func Full() Settings {
 	connections, windows, payloads := []int{1, 16, 64, 256, 1024}, []int{1, 16}, []int{64, 256, 1 << 10, 64 << 10}
 	s.Cells = slices.Concat(
 		cells([]string{KindRequest}, connections, windows, payloads),
+		cells([]string{KindConnect}, connections[:3], windows[:1], payloads[:2]),
 		cells([]string{KindPing}, connections, windows, nil),
 		cells([]string{KindPublish, KindPublishAnswered}, connections, windows, payloads),
 	)
@@ -168,6 +175,7 @@ func (s *Settings) Validate() error {
 		check(does[c.Kind] != nil, "kind %q", c.Kind)
 		check(c.Connections >= 1 && c.Connections <= connectionsMax, "%v: want 1 to %d connections", c, connectionsMax)
 		check(c.Window >= 1 && c.Window <= windowMax, "%v: want a window of 1 to %d", c, windowMax)
+		check(c.Kind != KindConnect || c.Window == 1, "%v: want a window of 1", c)
 		check(c.Kind == KindPing || c.Payload >= payloadBytesMin && c.Payload <= payloadBytesMax, "%v: want a payload of %d to %d bytes", c, payloadBytesMin, payloadBytesMax)
 	}
 	return errors.Join(problems...)

@@ -233,8 +233,8 @@ const directProgramsMax = 64
 func (r *rig) directClients(more ...string) func(Cell) (string, []string) {
 	return func(c Cell) (string, []string) {
 		programs := min(c.Connections, directProgramsMax)
-		mode, to, window := "request", subject, c.Window
-		if c.Kind != KindRequest {
+		mode, to, window := c.Kind, subject, c.Window
+		if c.publishes() {
 			mode, to, window = "publish", sink, 1
 		}
 		return "direct", append([]string{"-controlled", "-mode", mode, "-subject", to, "-nats-url", r.natsURL, "-programs", strconv.Itoa(programs),

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/aigroup/ipc-gateway/perf/internal/report"
+	"github.com/aigroup/ipc-gateway/perf/proc"
 )
 
 // Sample is what one run showed.
@@ -29,7 +30,7 @@ type Sample struct {
 type snapshot struct {
 	middle, all time.Duration // CPU time; without the clients'
 	rss         int64
-	machine     machineCPU
+	machine     proc.Machine
 	metrics     goMetrics
 	published   int64
 	at          time.Time
@@ -90,7 +91,7 @@ func (r *rig) run(ctx context.Context, one *side, c Cell, duration time.Duration
 	if err := clients.finish(); err != nil {
 		return nil, r.blame(err)
 	}
-	if c.Kind == KindPublish || c.Kind == KindPublishAnswered {
+	if c.publishes() {
 		if err := r.settle(ctx, s, before, after); err != nil {
 			return nil, r.blame(fmt.Errorf("%s: %w", clients.name, err))
 		}
@@ -103,7 +104,7 @@ func (r *rig) run(ctx context.Context, one *side, c Cell, duration time.Duration
 func (r *rig) measureBefore(ctx context.Context, one *side, c Cell) (*snapshot, error) {
 	s := &snapshot{}
 	var err error
-	if c.Kind == KindPublish || c.Kind == KindPublishAnswered {
+	if c.publishes() {
 		if s.published, err = r.settled(ctx); err != nil {
 			return nil, err
 		}
@@ -128,20 +129,20 @@ func (r *rig) measureAfter(ctx context.Context, one *side) (*snapshot, error) {
 
 func (r *rig) readCPU(s *snapshot, one *side) error {
 	for _, p := range r.running {
-		cpu, err := processCPU(p.pid())
+		cpu, err := proc.CPU(p.pid())
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		s.all += cpu
 		if p == one.middle {
 			s.middle = cpu
-			if s.rss, err = processRSS(p.pid()); err != nil {
+			if s.rss, err = proc.RSS(p.pid()); err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
 		}
 	}
 	var err error
-	s.machine, err = readMachineCPU()
+	s.machine, err = proc.ReadMachine()
 	s.at = time.Now()
 	return err
 }
@@ -216,8 +217,8 @@ func (s *Sample) evaluate(one *side, before, after *snapshot) {
 		s.Collections = new(float64(after.metrics.collections - before.metrics.collections))
 	}
 	wall := after.at.Sub(before.at)
-	s.OthersCPUs = max(0, float64(after.machine.busy-before.machine.busy-ours)/float64(wall))
-	s.StolenCPUs = float64(after.machine.stolen-before.machine.stolen) / float64(wall)
+	s.OthersCPUs = max(0, float64(after.machine.Busy-before.machine.Busy-ours)/float64(wall))
+	s.StolenCPUs = float64(after.machine.Stolen-before.machine.Stolen) / float64(wall)
 }
 
 // Run compares and returns what was measured. progress tells how far it is.

@@ -73,6 +73,7 @@ func (r *Result) writeTables(w io.Writer) {
 
 var titles = map[string]string{
 	KindRequest:         "request/reply: version 1 TASK_SUBMIT of programs in C, against nats.go",
+	KindConnect:         "connect, request/reply, close: the same programs, for each request",
 	KindPing:            "PING of programs in C",
 	KindPublish:         "publish without answers: messages that the NATS server got",
 	KindPublishAnswered: "publish, the gateway answering each, against nats.go, which does not wait",

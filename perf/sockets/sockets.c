@@ -25,16 +25,17 @@ enum { STAMP_BYTES = 16, PAYLOAD_MAX = 1 << 20, PROGRAMS_MAX = 4096, WINDOW_MAX 
 enum { HEADER_V1 = 6, HEADER_V2 = 24, NO_REPLY = 1 };
 enum { PUBLISH = 0x08, TASK_SUBMIT = 0x01, RESPONSE_OK = 0x10, PING = 0xF0, PONG = 0xF1 };
 
-/* The kinds of requests. An echo's answer has the request's payload. */
+/* The kinds of requests. An echo's answer has the request's payload. A brief one has a connection of its own. */
 struct kind {
     const char *name;
-    int version, type, flags, answer, echo;
+    int version, type, flags, answer, echo, brief;
 };
 static const struct kind kinds[] = {
-    {"request", 1, TASK_SUBMIT, 0, RESPONSE_OK, 1},
-    {"ping", 1, PING, 0, PONG, 1},
-    {"publish", 2, PUBLISH, NO_REPLY, 0, 0},
-    {"publish-answered", 2, PUBLISH, 0, RESPONSE_OK, 0},
+    {"request", 1, TASK_SUBMIT, 0, RESPONSE_OK, 1, 0},
+    {"connect", 1, TASK_SUBMIT, 0, RESPONSE_OK, 1, 1},
+    {"ping", 1, PING, 0, PONG, 1, 0},
+    {"publish", 2, PUBLISH, NO_REPLY, 0, 0, 0},
+    {"publish-answered", 2, PUBLISH, 0, RESPONSE_OK, 0, 0},
 };
 
 /* Latencies are counted in buckets whose width is 1/128 of their value, in nanoseconds. */
@@ -55,6 +56,7 @@ struct share {
 struct dialog {
     struct share *share;
     const struct kind *kind;
+    const char *path;
     int fd;
     size_t window, inflight;
     uint64_t number, next, oldest, until; /* of the program; of requests; nanoseconds */
@@ -248,11 +250,29 @@ static int tell(struct dialog *d, uint64_t until) {
     return memcmp(ping, pong, sizeof ping) == 0 ? 1 : fail(d->share, "something else than PONG after the last message");
 }
 
-static int work(struct dialog *d, uint64_t until) { return d->kind->answer ? talk(d, until) : tell(d, until); }
+/* Connects, makes one request and closes, until the time is up. Connecting is a part of what a request takes. */
+static int visit(struct dialog *d, uint64_t until) {
+    do {
+        uint64_t now = clock_of(CLOCK_MONOTONIC);
+        d->until = 0;
+        d->oldest = d->next;
+        if ((d->fd = dial(d->path)) < 0) return fail(d->share, strerror(errno));
+        queue(d, d->next, now);
+        while (d->inflight > 0)
+            if (!push(d) || !pull(d) || !take(d)) return 0;
+        close(d->fd);
+    } while (clock_of(CLOCK_MONOTONIC) < until);
+    return 1;
+}
 
-/* run is one program: it is READY when it is connected and warm, and goes when the other end of go is closed. The
+static int work(struct dialog *d, uint64_t until) {
+    if (d->kind->brief) return visit(d, until);
+    return d->kind->answer ? talk(d, until) : tell(d, until);
+}
+
+/* run is one program: it is READY when it is connected and warm, and goes when the other end of go is closed. Its
  * connection stays open. */
-static void run(struct dialog *d, const char *path, const char *subject, double seconds, int ready, int go) {
+static void run(struct dialog *d, const char *subject, double seconds, int ready, int go) {
     struct share *s = d->share;
     char byte = 0;
     make_frame(d, subject);
@@ -260,9 +280,8 @@ static void run(struct dialog *d, const char *path, const char *subject, double 
     d->in = malloc(d->in_bytes);
     d->out = malloc(d->window * d->frame_bytes);
     d->sent = calloc(d->window, sizeof *d->sent);
-    d->fd = dial(path);
-    if (d->fd < 0) fail(s, strerror(errno));
-    if (d->fd >= 0) work(d, 0); /* the first ones are not counted */
+    if (!d->kind->brief && (d->fd = dial(d->path)) < 0) fail(s, strerror(errno));
+    if (s->error[0] == 0) work(d, 0); /* the first ones are not counted */
     s->requests = 0;
     memset(s->latencies, 0, sizeof s->latencies);
     s->state = READY;
@@ -344,20 +363,20 @@ static void await(int ready, struct share *shares, int programs, enum state stat
 
 static int usage(void) {
     fprintf(stderr, "usage: sockets KIND SOCKET PROGRAMS WINDOW PAYLOAD_BYTES SECONDS SUBJECT\n"
-                    "KIND is request, ping, publish (without answers) or publish-answered. At most %d programs and a window of %d;\n"
+                    "KIND is request, connect (for each request), ping, publish (without answers) or publish-answered. At most %d programs and a window of %d;\n"
                     "payloads of %d to %d bytes, of ping 0.\n", PROGRAMS_MAX, WINDOW_MAX, STAMP_BYTES, PAYLOAD_MAX);
     return 2;
 }
 
 int main(int argc, char **argv) {
     if (argc != 8) return usage();
-    struct dialog d = {.window = (size_t)atoi(argv[4]), .payload_bytes = (size_t)atoi(argv[5])};
+    struct dialog d = {.path = argv[2], .window = (size_t)atoi(argv[4]), .payload_bytes = (size_t)atoi(argv[5])};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strcmp(argv[1], kinds[i].name) == 0) d.kind = &kinds[i];
     int programs = atoi(argv[3]);
     double seconds = atof(argv[6]);
     size_t payload_min = d.kind && d.kind->type == PING ? 0 : STAMP_BYTES, payload_max = payload_min ? PAYLOAD_MAX : 0;
-    if (!d.kind || programs < 1 || programs > PROGRAMS_MAX || d.window < 1 || d.window > WINDOW_MAX || seconds <= 0 ||
+    if (!d.kind || (d.kind->brief && d.window != 1) || programs < 1 || programs > PROGRAMS_MAX || d.window < 1 || d.window > WINDOW_MAX || seconds <= 0 ||
         d.payload_bytes < payload_min || d.payload_bytes > payload_max || strlen(argv[7]) > UINT16_MAX ||
         strlen(argv[2]) >= sizeof((struct sockaddr_un *)0)->sun_path)
         return usage();
@@ -381,7 +400,7 @@ int main(int argc, char **argv) {
             close(leave[1]);
             d.share = &shares[p];
             d.number = (uint64_t)p;
-            run(&d, argv[2], argv[7], seconds, ready[1], go[0]);
+            run(&d, argv[7], seconds, ready[1], go[0]);
             close(ready[1]);
             _exit((int)read(leave[0], &byte, 1));
         }

@@ -78,3 +78,34 @@ func (p *publisher) run(until time.Time, stop *atomic.Bool, _ *latencies) error 
 		}
 	}
 }
+
+// visitor connects, makes one request and closes, again and again. Connecting is a part of what a request takes.
+type visitor struct {
+	requester // conn is that of the request in flight
+	settings  *settings
+}
+
+func (v *visitor) run(until time.Time, stop *atomic.Bool, latencies *latencies) error {
+	for {
+		sent := time.Now()
+		var err error
+		if v.conn, err = dial(v.settings); err != nil {
+			return err
+		}
+		seq := v.next
+		v.next++
+		answer, err := v.conn.Request(v.subject, v.payload.stamp(seq), answerTimeout)
+		if err == nil {
+			err = v.payload.check(answer.Data, seq)
+		}
+		v.conn.Close()
+		if err != nil {
+			return fmt.Errorf("request %d: %w", seq, err)
+		}
+		now := time.Now()
+		latencies.record(now.Sub(sent))
+		if !now.Before(until) || stop.Load() {
+			return nil
+		}
+	}
+}

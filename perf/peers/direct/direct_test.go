@@ -69,6 +69,7 @@ func TestModes(t *testing.T) {
 		"request x8": {"-window", "8"},
 		"20 KiB":     {"-payload", "20000"},
 		"publish":    {"-mode", "publish"},
+		"connect":    {"-mode", "connect"},
 		"unix":       {"-unix", forward(t, url)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -182,7 +183,7 @@ func TestControlled(t *testing.T) {
 // Goal: what cannot work is refused before anything is opened.
 func TestParseRefuses(t *testing.T) {
 	for _, args := range [][]string{
-		{"-mode", "soak"}, {"-conns", "0"}, {"-window", "0"}, {"-mode", "publish", "-window", "2"},
+		{"-mode", "soak"}, {"-conns", "0"}, {"-window", "0"}, {"-mode", "publish", "-window", "2"}, {"-mode", "connect", "-window", "2"},
 		{"-payload", "15"}, {"-payload", "5000000"}, {"-seconds", "0"},
 		{"-programs", "0"}, {"-programs", "3", "-program", "3"}, {"-program", "-2"}, {"ping"},
 	} {

@@ -1,5 +1,5 @@
 // Command direct is programs that use nats.go, with its defaults: each has connections of its own, keeps requests in
-// flight on them or publishes, checks every answer, and reports what the programs did together as a line of JSON.
+// flight on them or publishes, or connects anew for each request, checks every answer, and reports what the programs did together as a line of JSON.
 // With -programs it starts that many copies of itself. With -unix they reach NATS through a Unix socket.
 //
 // Each goroutine is closed-loop: a request follows an answer. The first wrong answer or broken
@@ -27,8 +27,8 @@ type settings struct {
 	subject     string
 	programs    int // processes that make the load; 1: this one
 	program     int // number of this one among them; notOne if it is not one of them
-	connections int // of each program
-	window      int // goroutines with a request in flight on each connection; of publish 1
+	connections int // of each program; of connect at the same time
+	window      int // goroutines with a request in flight on each connection; of publish and connect 1
 	payload     int // bytes
 	duration    time.Duration
 	controlled  bool
@@ -41,7 +41,7 @@ const notOne = -1
 func parse(args []string) (*settings, error) {
 	s := &settings{args: args}
 	flags := flag.NewFlagSet("direct", flag.ContinueOnError)
-	flags.StringVar(&s.mode, "mode", "request", "request or publish")
+	flags.StringVar(&s.mode, "mode", "request", "request, publish or connect: a connection for each request")
 	flags.StringVar(&s.natsURL, "nats-url", "nats://127.0.0.1:4222", "NATS server")
 	flags.StringVar(&s.unix, "unix", "", "reach the server through this Unix socket")
 	flags.StringVar(&s.subject, "subject", "perf.echo", "subject")
@@ -65,8 +65,8 @@ func parse(args []string) (*settings, error) {
 
 func (s *settings) validate() error {
 	switch {
-	case s.mode != "request" && s.mode != "publish":
-		return fmt.Errorf("-mode %q is not request or publish", s.mode)
+	case s.mode != "request" && s.mode != "publish" && s.mode != "connect":
+		return fmt.Errorf("-mode %q is not request, publish or connect", s.mode)
 	case s.programs < 1:
 		return fmt.Errorf("-programs %d is less than 1", s.programs)
 	case s.program < notOne || s.program >= s.programs:
@@ -75,8 +75,8 @@ func (s *settings) validate() error {
 		return fmt.Errorf("-conns %d is less than 1", s.connections)
 	case s.window < 1:
 		return fmt.Errorf("-window %d is less than 1", s.window)
-	case s.mode == "publish" && s.window != 1:
-		return fmt.Errorf("-window %d: publish waits for nothing, its window is 1", s.window)
+	case s.mode != "request" && s.window != 1:
+		return fmt.Errorf("-window %d: of %s it is 1", s.window, s.mode)
 	case s.payload < stampBytes || s.payload > 1<<20:
 		return fmt.Errorf("-payload %d is not from %d, the bytes that tell one request from another, to 1 MiB", s.payload, stampBytes)
 	case s.duration <= 0:

@@ -37,6 +37,10 @@ func connect(s *settings) (*team, error) {
 	workers := s.connections * s.window
 	t := &team{duration: s.duration, first: max(s.program, 0) * workers, perWorker: newLatencies(workers)}
 	for range s.connections {
+		if s.mode == "connect" {
+			t.workers = append(t.workers, &visitor{requester{subject: s.subject, payload: newPayload(t.first+len(t.workers), s.payload)}, s})
+			continue
+		}
 		conn, err := dial(s)
 		if err != nil {
 			t.Close()

@@ -1,7 +1,7 @@
 package load
 
 import (
-	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"time"
@@ -50,15 +50,30 @@ func (l *Load) Answered() int64 {
 	return sum
 }
 
-// Run warms up and puts the load on. Failed requests are in the result; an error is a warm-up in which
-// any request failed or was answered wrongly.
-func (l *Load) Run() (*Result, error) {
-	if l.spec.Warmup > 0 {
-		warm := merge(l.all(phase{count: l.spec.Warmup}))
-		if warm.failed+warm.wrong > 0 {
-			return nil, errors.Join(errors.New("warm-up"), warm.firstError)
-		}
+// ServerPID is the process that listens on the socket: the gateway, or who opened the socket for it. 0: the kernel does
+// not say.
+func (l *Load) ServerPID() int {
+	peer, err := unix.GetsockoptUcred(l.workers[0].conns[0].fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return 0
 	}
+	return int(peer.Pid)
+}
+
+// WarmUp makes the requests that are not counted. The error says which of them failed or was answered wrongly first.
+func (l *Load) WarmUp() error {
+	if l.spec.Warmup == 0 {
+		return nil
+	}
+	warm := merge(l.all(phase{count: l.spec.Warmup}))
+	if warm.failed+warm.wrong > 0 {
+		return fmt.Errorf("warm-up: %w", warm.firstError)
+	}
+	return nil
+}
+
+// Run puts the load on. Failed requests are in the result.
+func (l *Load) Run() *Result {
 	start, cpu := nowNs(), cpuTime()
 	p := phase{count: l.spec.Count, rate: l.spec.Rate}
 	if l.spec.Duration > 0 {
@@ -66,7 +81,7 @@ func (l *Load) Run() (*Result, error) {
 	}
 	sum := merge(l.all(p))
 	cpu = cpuTime() - cpu
-	return l.result(sum, time.Duration(max(sum.endNs, p.untilNs)-start), time.Duration(nowNs()-start), cpu), nil
+	return l.result(sum, time.Duration(max(sum.endNs, p.untilNs)-start), time.Duration(nowNs()-start), cpu)
 }
 
 // all runs a phase on all workers, each with its share of it.

@@ -120,11 +120,10 @@ func run(t *testing.T, s Spec) *Result {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	r, err := l.Run()
-	if err != nil {
+	if err := l.WarmUp(); err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return l.Run()
 }
 
 // Goal: every kind of load gets its answers, exactly as many as asked for, and counts each once.
@@ -356,7 +355,7 @@ func TestWarmUpFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := l.Run(); err == nil || !strings.Contains(err.Error(), "has not its payload") {
+	if err := l.WarmUp(); err == nil || !strings.Contains(err.Error(), "has not its payload") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -374,10 +373,10 @@ func TestAllocs(t *testing.T) {
 		defer l.Close()
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		r, err := l.Run()
+		r := l.Run()
 		runtime.ReadMemStats(&after)
-		if err != nil || !r.OK() {
-			t.Fatal(err, r.FirstError)
+		if !r.OK() {
+			t.Fatal(r.FirstError)
 		}
 		return after.Mallocs - before.Mallocs
 	}
@@ -405,6 +404,18 @@ func TestPayload(t *testing.T) {
 		if got := string(other.of(4, 7)); size >= markBytes && got == first {
 			t.Errorf("two connections send %s", got)
 		}
+	}
+}
+
+// Goal: the process behind the socket is known.
+func TestServerPID(t *testing.T) {
+	l, err := Open(defaults(startServer(t, echo).path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if got := l.ServerPID(); got != os.Getpid() {
+		t.Errorf("got %d", got)
 	}
 }
 

@@ -1,4 +1,5 @@
-package compare
+// Package proc reads what the kernel says about processes and the machine.
+package proc
 
 import (
 	"bytes"
@@ -12,10 +13,10 @@ import (
 	"time"
 )
 
-// processCPU returns the CPU time that the threads of process pid have used, to the nanosecond. The
+// CPU returns the CPU time that the threads of process pid have used, to the nanosecond. The
 // kernel brings a thread's figure up to date when the thread stops running, or every few
 // milliseconds; threads that have ended are not in it, but the programs that are compared end none.
-func processCPU(pid int) (time.Duration, error) {
+func CPU(pid int) (time.Duration, error) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil {
 		return 0, err
@@ -54,46 +55,47 @@ func parseSchedstat(text []byte) (time.Duration, error) {
 // userTick is the unit of /proc/stat: it is 1/100 s for user space on all that Go runs on.
 const userTick = 10 * time.Millisecond
 
-// machineCPU is the time that all CPUs together have spent since the machine started.
-type machineCPU struct {
-	busy   time.Duration // on any process, or in the kernel
-	stolen time.Duration // wanted, but used by the host for other machines
+// Machine is the CPU time that all CPUs together have spent since the machine started.
+type Machine struct {
+	Busy   time.Duration // on any process, or in the kernel
+	Stolen time.Duration // wanted, but used by the host for other machines
 }
 
-func readMachineCPU() (machineCPU, error) {
+// ReadMachine reads it.
+func ReadMachine() (Machine, error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return machineCPU{}, err
+		return Machine{}, err
 	}
 	return parseStat(text)
 }
 
 // parseStat reads the first line of /proc/stat: cpu user nice system idle iowait irq softirq steal ...
 // Guests are in user and nice already.
-func parseStat(text []byte) (machineCPU, error) {
+func parseStat(text []byte) (Machine, error) {
 	line, _, _ := bytes.Cut(text, []byte("\n"))
 	fields := bytes.Fields(line)
 	if len(fields) < 9 || string(fields[0]) != "cpu" {
-		return machineCPU{}, fmt.Errorf("/proc/stat starts with %q", line)
+		return Machine{}, fmt.Errorf("/proc/stat starts with %q", line)
 	}
-	var m machineCPU
+	var m Machine
 	for i, field := range fields[1:9] {
 		ticks, err := strconv.ParseInt(string(field), 10, 64)
 		if err != nil {
-			return machineCPU{}, fmt.Errorf("/proc/stat: %w", err)
+			return Machine{}, fmt.Errorf("/proc/stat: %w", err)
 		}
 		switch i {
 		case 0, 1, 2, 5, 6:
-			m.busy += time.Duration(ticks) * userTick
+			m.Busy += time.Duration(ticks) * userTick
 		case 7:
-			m.stolen += time.Duration(ticks) * userTick
+			m.Stolen += time.Duration(ticks) * userTick
 		}
 	}
 	return m, nil
 }
 
-// processRSS returns the memory of process pid that is in RAM, in bytes.
-func processRSS(pid int) (int64, error) {
+// RSS returns the memory of process pid that is in RAM, in bytes.
+func RSS(pid int) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return 0, err
@@ -104,4 +106,10 @@ func processRSS(pid int) (int64, error) {
 	}
 	pages, err := strconv.ParseInt(string(fields[1]), 10, 64)
 	return pages * int64(os.Getpagesize()), err
+}
+
+// Name is what the program of process pid is called, up to 15 bytes.
+func Name(pid int) (string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return string(bytes.TrimSpace(text)), err
 }
