@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aigroup/ipc-gateway/engine"
@@ -40,6 +41,9 @@ type Options struct {
 	Drain func() Shutdown
 	// Settings returns every setting that counts now, with its secrets masked.
 	Settings func() []Setting
+	// HandOver hands over to another process on conn, which it does not close, and returns when that is done or has
+	// failed.
+	HandOver func(conn *net.UnixConn)
 }
 
 // Reloaded names the settings that a reload has found different.
@@ -55,6 +59,8 @@ type Server struct {
 	http      http.Server
 	socket    *engine.SocketFile
 	served    chan struct{} // closed when the server's goroutine has ended
+
+	handingOver sync.Mutex // held during a takeover
 }
 
 type endpoint struct {
@@ -88,6 +94,7 @@ func New(o Options) *Server {
 	s.Handle(http.MethodPost, "/v1/kill", s.kill)
 	s.Handle(http.MethodPost, "/v1/drain", s.drain)
 	s.Handle(http.MethodPost, "/v1/reload", s.reload)
+	s.Handle(http.MethodPost, takeoverPath, s.takeover)
 	s.http = http.Server{
 		Handler:           http.HandlerFunc(s.serve),
 		ReadHeaderTimeout: headerTimeout,

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,8 +24,8 @@ type acceptor struct {
 	gateway   *Gateway
 	socket    *SocketFile
 	log       *slog.Logger
-	nextID    uint64
 	strangers strangersLog
+	leaveRest atomic.Bool // at the deadline: who has connected is accepted by another process
 	refusals  chan struct{}
 	done      sync.WaitGroup
 }
@@ -56,7 +57,7 @@ func (a *acceptor) run() {
 			return
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if a.socket.adopted {
+			if a.socket.adopted || a.leaveRest.Load() {
 				return // who waits is accepted by the next one who is passed the socket
 			}
 			// The deadline may have passed while a client was taken, or in a backoff: accepting
@@ -92,15 +93,19 @@ func (a *acceptor) take(fd int) {
 		return
 	}
 	g.connectionsTotal.Add(1)
-	l := g.loops[0]
+	l, id := g.assign()
+	a.log.Debug("client connected", "client", id, "loop", l.index, "peer", peer, "rule", rule.name)
+	l.post(func() { l.open(fd, id, peer, rule, nil, nil) })
+}
+
+// assign gives a new client an id, and the loop that has the fewest, which it is counted for.
+func (g *Gateway) assign() (l *loop, id uint64) {
+	l = g.loops[0]
 	for _, other := range g.loops[1:] {
 		if other.clients.Load() < l.clients.Load() {
 			l = other
 		}
 	}
 	l.clients.Add(1)
-	a.nextID++
-	id := a.nextID
-	a.log.Debug("client connected", "client", id, "loop", l.index, "peer", peer, "rule", rule.name)
-	l.post(func() { l.open(fd, id, peer, rule) })
+	return l, g.lastClientID.Add(1)
 }

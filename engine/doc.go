@@ -54,4 +54,9 @@
 //
 // Where it says paused, waiting can help: nothing is read from the client (pause.go) until there is room again
 // (room.go), or until Config.PauseMax has passed. In a pass each client has a turn of a few frames.
+//
+// # Takeover
+//
+// Another process can go on with the socket and the clients of this one (handover.go, takeover.go). Each connection is
+// passed when nothing of it is in flight, with what was read and not served, and what is still to be written.
 package engine

@@ -51,6 +51,8 @@ type Gateway struct {
 	policy                  atomic.Pointer[policy] // the newest; each loop has its own copy of the pointer
 	connections             atomic.Int64
 	connectionsTotal        atomic.Uint64
+	clientsTakenOver        atomic.Uint64
+	lastClientID            atomic.Uint64
 	connectionsRefused      atomic.Uint64
 	peerConnectionsRefused  atomic.Uint64
 	connectionsUnauthorized atomic.Uint64
@@ -89,36 +91,83 @@ func (g *Gateway) inboxes() (prefixes [][]byte) {
 // Start runs the loops, begins to connect to NATS, and opens the socket, in this order. It does
 // not wait for NATS. After an error the gateway is closed.
 func (g *Gateway) Start() error {
+	return g.starting(func() error {
+		if err := g.prepare(); err != nil {
+			return err
+		}
+		if err := g.openSocket(); err != nil {
+			return err
+		}
+		g.startLinks()
+		g.accept()
+		return nil
+	})
+}
+
+// Prepare is the part of Start that comes before the socket: Listen is still to be called. A gateway that takes over from
+// another one connects to NATS before it accepts clients.
+func (g *Gateway) Prepare() error {
+	return g.starting(func() error {
+		if err := g.prepare(); err != nil {
+			return err
+		}
+		g.startLinks()
+		return nil
+	})
+}
+
+// Listen accepts clients on socket, which the gateway owns from now on.
+func (g *Gateway) Listen(socket *SocketFile) error {
+	g.lifecycle.Lock()
+	defer g.lifecycle.Unlock()
+	if !g.running || g.closed || g.socket != nil {
+		return errors.New("engine: the gateway is not ready for a socket")
+	}
+	g.socket = socket
+	g.accept()
+	return nil
+}
+
+// starting runs one of the ways to start, and closes the gateway if that fails.
+func (g *Gateway) starting(start func() error) error {
 	g.lifecycle.Lock()
 	defer g.lifecycle.Unlock()
 	if g.running || g.closed {
 		return errors.New("engine: a gateway is started once")
 	}
 	g.running = true
-	err := g.start()
+	err := start()
 	if err != nil {
 		err = errors.Join(err, g.close())
 	}
 	return err
 }
 
-func (g *Gateway) start() (err error) {
+func (g *Gateway) prepare() error {
 	g.socket = g.cfg.Socket
 	if err := g.startLoops(); err != nil {
 		return err
 	}
 	g.ticker.start()
+	return nil
+}
+
+func (g *Gateway) openSocket() (err error) {
 	if g.socket == nil {
-		if g.socket, err = ListenAt(g.cfg.SocketPath, g.cfg.SocketMode); err != nil {
-			return err
-		}
+		g.socket, err = ListenAt(g.cfg.SocketPath, g.cfg.SocketMode)
 	}
+	return err
+}
+
+func (g *Gateway) startLinks() {
 	for _, l := range g.loops {
 		l.control.Start()
 	}
+}
+
+func (g *Gateway) accept() {
 	g.acceptor = newAcceptor(g, g.socket)
 	g.accepting.Go(g.acceptor.run)
-	return nil
 }
 
 // startLoops starts gnet without a listener of its own, and gives each of our loops one of gnet's:
@@ -346,6 +395,7 @@ func (g *Gateway) Stats() Stats {
 		Loops:              len(g.loops),
 		Connections:        uint64(max(g.connections.Load(), 0)),
 		ConnectionsTotal:   g.connectionsTotal.Load(),
+		ClientsTakenOver:   g.clientsTakenOver.Load(),
 		ConnectionsRefused: g.connectionsRefused.Load(),
 		AcceptErrors:       g.acceptErrors.Load(),
 		Draining:           g.draining.Load(),

@@ -53,6 +53,7 @@ type loop struct {
 	doomed      []*session // are closed at the end of the next pass
 	resumed     []*session // were paused, and go on in the next pass
 	lingering   []lingerer // sessions that were answered for the last time, the earliest first
+	handover    *handover  // that sessions at rest are passed to; nil: none goes on
 
 	// Sessions whose next frame waits for room, in the order in which they came, and others whose wait has ended since
 	// waitingLook was set.

@@ -92,6 +92,9 @@ func (l *loop) endPass() {
 		s := l.dirty[i]
 		s.dirty = false
 		l.flushSession(s)
+		if l.handover != nil {
+			l.passOn(s)
+		}
 		l.dirty[i] = nil
 	}
 	l.dirty = l.dirty[:0]

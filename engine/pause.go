@@ -20,6 +20,8 @@ const (
 	pausedJetStream
 	// pausedAnswers: the client does not read its answers.
 	pausedAnswers
+	// pausedHandover: the client is to be passed to another process.
+	pausedHandover
 
 	// pausedUntilServed is set while a session that may go on has frames left that were read before. It
 	// is not counted as a pause.
@@ -28,14 +30,14 @@ const (
 	// pausedForRoom are the reasons that another client's progress, or time, takes away.
 	pausedForRoom = pausedInflight | pausedPeer | pausedGateway | pausedUpstream | pausedJetStream
 	// pausedForReal are those that are counted.
-	pausedForReal = pausedForRoom | pausedAnswers
+	pausedForReal = pausedForRoom | pausedAnswers | pausedHandover
 )
 
 // PauseLabels names the reasons for Stats.Pauses, in its order, which is that of the bits of pauseReasons.
-var PauseLabels = [PauseCount]string{"inflight", "peer", "gateway", "upstream", "jetstream", "answers"}
+var PauseLabels = [PauseCount]string{"inflight", "peer", "gateway", "upstream", "jetstream", "answers", "handover"}
 
 // PauseCount is the number of reasons to pause a client.
-const PauseCount = 6
+const PauseCount = 7
 
 // pausedCountEvery is how often, in nanoseconds, the time that clients are paused is added up at least.
 const pausedCountEvery = int64(1e9)

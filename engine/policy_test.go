@@ -84,7 +84,7 @@ func TestPausedSessionGoesOnWhereItStopped(t *testing.T) {
 			t.Fatal("the loop does not turn")
 		}
 	}
-	const reason = pauseReasons(1 << 7)
+	const reason = pausedHandover
 	p := dial(t, g)
 	p.send(v1(codec.TypePing, ""))
 	p.receive()

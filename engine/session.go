@@ -57,21 +57,38 @@ type lingerer struct {
 	session *session
 }
 
-// open takes a new connection, which the caller has counted, here and for its rule, and its
-// descriptor into the loop.
-func (l *loop) open(fd int, id uint64, peer peerCredentials, rule *peerRule) {
+// open takes a connection, which the caller has counted, here and for its rule, and its descriptor into the
+// loop. in was read from it by another process and is to be served, and out is to be written; both may be nil.
+func (l *loop) open(fd int, id uint64, peer peerCredentials, rule *peerRule, in, out []byte) {
 	s := &session{loop: l, id: id, peer: peer, rule: rule, fd: fd, watched: unix.EPOLLIN}
 	s.usage.opened(l.now)
-	if err := l.watch.add(fd, s); err != nil {
+	l.enter(s, in, out)
+}
+
+// enter takes s, which nothing is in flight of, into the loop.
+func (l *loop) enter(s *session, in, out []byte) {
+	if err := l.watch.add(s.fd, s); err != nil {
 		l.gateway.acceptErrors.Add(1)
 		l.log.Error("client is closed: cannot watch its socket", "error", err)
-		_ = unix.Close(fd)
+		_ = unix.Close(s.fd)
 		l.leave(s)
 		return
 	}
 	// During a reload the rule may be newer than what the loop works by, or older.
 	l.follow()
 	l.applyRule(s)
+	if len(out) > 0 {
+		b := l.outBuffer(s)
+		b.B = append(b.B, out...)
+		s.bufferedBytes += len(out)
+		l.buffered += len(out)
+		l.noteBuffered(s)
+	}
+	if len(in) > 0 && !s.finishing {
+		l.hold(s, in)
+		l.serveLater(s)
+	}
+	l.touch(s)
 }
 
 // doom closes s at the end of the next pass. Closing at once would pull the ground from under the
@@ -146,6 +163,13 @@ func (l *loop) release(s *session) {
 		l.counters.abandoned.Add(1)
 		l.releaseRequest(h, r)
 	}
+	l.counters.clientBytesDropped.Add(uint64(s.bufferedBytes))
+	l.giveBuffers(s)
+	l.leave(s)
+}
+
+// giveBuffers gives back the buffers of s with what is in them.
+func (l *loop) giveBuffers(s *session) {
 	if s.in != nil {
 		l.buffers.Release(s.in)
 	}
@@ -155,10 +179,8 @@ func (l *loop) release(s *session) {
 	s.in, s.out = nil, nil
 	l.endPause(s)
 	l.buffered -= s.bufferedBytes
-	l.counters.clientBytesDropped.Add(uint64(s.bufferedBytes))
 	l.counters.clientBytesBuffered.Store(uint64(l.buffered))
 	s.bufferedBytes = 0
-	l.leave(s)
 }
 
 // leave counts a connection of this loop as gone.

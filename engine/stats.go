@@ -63,6 +63,7 @@ type Stats struct {
 
 	Connections        uint64 // open now
 	ConnectionsTotal   uint64 // accepted since the start
+	ClientsTakenOver   uint64 // clients of another process that this one went on with
 	ConnectionsRefused uint64 // over MaxConnections
 	AcceptErrors       uint64
 

@@ -33,6 +33,8 @@ var gatewayFamilies = []family{
 		one(func(s *engine.Stats) uint64 { return s.Connections })},
 	{"ipc_connections_total", counter, "", "Client connections accepted since the start.",
 		one(func(s *engine.Stats) uint64 { return s.ConnectionsTotal })},
+	{"ipc_clients_taken_over_total", counter, "", "Client connections taken over from another gateway process.",
+		one(func(s *engine.Stats) uint64 { return s.ClientsTakenOver })},
 	{"ipc_connections_refused_total", counter, "reason", "Client connections that were refused, by reason.",
 		each("reason", []string{"connections", "peer_connections", "unauthorized"}, func(s *engine.Stats) []uint64 {
 			return []uint64{s.ConnectionsRefused, s.PeerConnectionsRefused, s.ConnectionsUnauthorized}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -27,12 +28,14 @@ type service struct {
 
 	signals, hangups <-chan os.Signal
 	passed           passedSockets
+	inherited        *engine.Inheritance // nil: this one took over from nobody
 	notify           *notifier
 	stopTelling      context.CancelFunc
 	daemon           *daemon.Daemon
 	control          *control.Server // nil: switched off
 
 	drainWanted chan struct{} // has room for the wish of the console
+	handedOver  chan struct{} // closed when another process serves our clients
 	over        chan struct{} // closed when all but the control socket is closed
 	outcome     error         // then: what could not be finished
 
@@ -48,7 +51,7 @@ func startService(a *app, flags map[string]string, o *options) (*service, error)
 	level := &slog.LevelVar{}
 	level.Set(o.logLevel)
 	s := &service{app: a, flags: flags, level: level, log: newLogger(a.stderr, o.logFormat, level), options: o,
-		drainWanted: make(chan struct{}, 1), over: make(chan struct{})}
+		drainWanted: make(chan struct{}, 1), handedOver: make(chan struct{}), over: make(chan struct{})}
 	s.signals, s.hangups, s.notify = a.signals(), a.hangups(), newNotifier(s.log)
 	o.engine.Logger = s.log
 
@@ -58,16 +61,7 @@ func startService(a *app, flags map[string]string, o *options) (*service, error)
 	}
 	passed.use(o)
 	s.passed = passed
-	socket := passed.control
-	if socket == nil {
-		if socket, err = listenControl(o, s.log); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.start(socket); err != nil {
-		if socket != nil {
-			err = errors.Join(err, socket.Remove(), socket.Close())
-		}
+	if err := s.begin(); err != nil {
 		return nil, err
 	}
 	s.log.Info("serving", "version", buildVersion(), "pid", os.Getpid(), "socket", o.engine.SocketPath, "control", s.controlPath(),
@@ -78,10 +72,59 @@ func startService(a *app, flags map[string]string, o *options) (*service, error)
 	return s, nil
 }
 
-func (s *service) start(socket *engine.SocketFile) error {
+// begin starts the gateway, in the place of one that serves if that is wanted and there is one.
+func (s *service) begin() error {
+	if s.options.takeover && s.passed.main == nil {
+		predecessor, err := s.findPredecessor()
+		if err != nil {
+			return err
+		}
+		if predecessor != nil {
+			return s.beginTakingOver(predecessor)
+		}
+	}
+	socket := s.passed.control
+	if socket == nil {
+		var err error
+		if socket, err = listenControl(s.options, s.log); err != nil {
+			return err
+		}
+	}
+	if err := s.start(socket); err != nil {
+		if socket != nil {
+			err = errors.Join(err, socket.Remove(), socket.Close())
+		}
+		return err
+	}
+	return nil
+}
+
+func (s *service) beginTakingOver(from *control.Takeover) error {
+	if err := s.takeOver(from); err != nil {
+		_ = from.Conn.Close()
+		return err
+	}
+	s.tellSuccession()
+	socket, err := control.TakePath(s.options.controlPath())
+	if err != nil {
+		s.log.Error("there is no control socket", "reason", err) // too late to go back
+		return nil
+	}
+	return s.serveControl(socket)
+}
+
+func (s *service) listenProbe() (net.Listener, error) {
 	probe, err := daemon.ListenProbe(s.options.probeAddr)
 	if err != nil {
-		return fmt.Errorf("%w: name another address with --probe-addr, or --probe-addr off", err)
+		return nil, fmt.Errorf("%w: name another address with --probe-addr, or --probe-addr off", err)
+	}
+	return probe, nil
+}
+
+func (s *service) start(socket *engine.SocketFile) error {
+	probe, err := s.listenProbe()
+	if err != nil {
+		return err
 	}
 	if s.daemon, err = daemon.Start(s.options.engine, probe, buildVersion()); err != nil {
 		return err
@@ -89,9 +132,13 @@ func (s *service) start(socket *engine.SocketFile) error {
 	if socket == nil {
 		return nil
 	}
+	return s.serveControl(socket)
+}
+
+func (s *service) serveControl(socket *engine.SocketFile) error {
 	s.control = control.New(control.Options{
 		Gateway: s.daemon.Gateway(), Version: buildVersion(), Log: s.log,
-		Reload: s.reload, Drain: s.drain, Settings: s.settings,
+		Reload: s.reload, Drain: s.drain, Settings: s.settings, HandOver: s.handOver,
 	})
 	if err := s.control.Serve(socket); err != nil {
 		return errors.Join(err, s.daemon.Stop(0))
@@ -107,6 +154,8 @@ func (s *service) run() error {
 			return s.stop(first.String())
 		case <-s.drainWanted:
 			return s.stop("drain")
+		case <-s.handedOver:
+			return s.stop("takeover")
 		case <-s.hangups:
 			ctx, cancel := context.WithTimeout(context.Background(), reloadWait)
 			_, _ = s.reload(ctx) // it logs how it went
@@ -131,7 +180,9 @@ func (s *service) stop(why string) error {
 	drainTimeout := s.options.drainTimeout
 	s.mu.Unlock()
 
-	s.notify.stopping(drainTimeout)
+	if !isClosed(s.handedOver) {
+		s.notify.stopping(drainTimeout) // else the service goes on, with the other process
+	}
 	s.log.Info("stopping: requests in flight may finish", "by", why, "at_most", drainTimeout)
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.daemon.Stop(drainTimeout) }()
@@ -156,4 +207,13 @@ func (s *service) stop(why string) error {
 		s.log.Info("stopped")
 	}
 	return err
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

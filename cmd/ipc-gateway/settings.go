@@ -15,6 +15,7 @@ type options struct {
 	control      string // path of the control socket; empty: beside the socket; controlOff: none
 	probeAddr    string // host:port, or empty: no probe
 	drainTimeout time.Duration
+	takeover     bool
 	logLevel     slog.Level
 	logFormat    string // "text" or "json"
 
@@ -182,6 +183,8 @@ func (o *options) settings() []setting {
 
 		{flag: "drain-timeout", env: "IPC_DRAIN_TIMEOUT", group: groupOperate, arg: "DURATION", value: drainTimeoutValue(&o.drainTimeout),
 			help: "How long requests in flight may take to finish after SIGTERM or SIGINT."},
+		{flag: "takeover", env: "IPC_TAKEOVER", group: groupOperate, value: toggleValue(&o.takeover),
+			help: "If a gateway serves the socket, take it over with all its clients: no connect fails and no request is lost; the other one ends by itself."},
 		{flag: "probe-addr", env: "IPC_PROBE_ADDR", group: groupOperate, arg: "HOST:PORT", value: addressValue(&o.probeAddr),
 			help: "Where /health, /ready and /metrics are served; off: nowhere."},
 		{flag: "log-level", env: "IPC_LOG_LEVEL", group: groupOperate, arg: "LEVEL", value: levelValue(&o.logLevel),

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"sync"
 	"time"
 
 	"github.com/aigroup/ipc-gateway/engine"
@@ -30,10 +32,16 @@ const (
 
 // Daemon is a running gateway with its probe.
 type Daemon struct {
-	gateway *engine.Gateway
-	server  *http.Server // nil: no probe
-	address string
-	served  chan struct{} // closed when the server's goroutine has ended
+	gateway  *engine.Gateway
+	version  string
+	log      *slog.Logger
+	listener net.Listener // nil: no probe
+	address  string       // of the probe, or "off"
+
+	// mu guards what a handover changes that fails.
+	mu     sync.Mutex
+	server *http.Server
+	served chan struct{} // closed when the server's goroutine has ended
 }
 
 // ListenProbe binds the probe's port. An empty address is no probe: a nil listener and no error.
@@ -61,33 +69,71 @@ func Start(cfg engine.Config, listener net.Listener, version string) (*Daemon, e
 		}
 		return nil, err
 	}
-	d := &Daemon{gateway: gateway, address: "off", served: make(chan struct{})}
-	if listener == nil {
-		close(d.served)
-		return d, nil
-	}
-
 	log := cfg.Logger
 	if log == nil {
 		log = slog.Default()
 	}
-	d.address = listener.Addr().String()
-	d.server = &http.Server{
-		Handler:           probe.NewHandler(gateway, probe.WithVersion(version)),
+	return Serve(gateway, listener, version, log), nil
+}
+
+// Serve is the part of Start for a gateway that runs.
+func Serve(gateway *engine.Gateway, listener net.Listener, version string, log *slog.Logger) *Daemon {
+	d := &Daemon{gateway: gateway, version: version, log: log, listener: listener, address: "off"}
+	if listener != nil {
+		d.address = listener.Addr().String()
+		d.serveProbe(listener)
+	}
+	return d
+}
+
+func (d *Daemon) serveProbe(listener net.Listener) {
+	server, served := &http.Server{
+		Handler:           probe.NewHandler(d.gateway, probe.WithVersion(d.version)),
 		ReadHeaderTimeout: probeHeaderTimeout,
 		ReadTimeout:       probeReadTimeout,
 		WriteTimeout:      probeWriteTimeout,
 		IdleTimeout:       probeIdleTimeout,
 		MaxHeaderBytes:    probeHeaderBytesMax,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-	}
+		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
+	}, make(chan struct{})
+	d.mu.Lock()
+	d.server, d.served = server, served
+	d.mu.Unlock()
 	go func() {
-		defer close(d.served)
-		if err := d.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("the probe is gone, the gateway goes on without it", "error", err)
+		defer close(served)
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			d.log.Error("the probe is gone, the gateway goes on without it", "error", err)
 		}
 	}()
-	return d, nil
+}
+
+// HandOver hands the gateway, its clients and the probe's port over to the process at the other end of conn: see
+// [engine.Gateway.HandOver]. probeAddress is what the probe's port was made by. After an error all goes on here. After
+// success Stop is still to be called.
+func (d *Daemon) HandOver(conn *net.UnixConn, probeAddress string, timeout time.Duration) error {
+	var port *os.File
+	if tcp, ok := d.listener.(*net.TCPListener); ok {
+		var err error
+		if port, err = tcp.File(); err != nil {
+			return err
+		}
+		defer port.Close() //nolint:errcheck // a duplicate
+	}
+	accepting := false
+	err := d.gateway.HandOver(conn, port, probeAddress, func() {
+		accepting = true
+		d.stopProbe() // or some would be told of this process, and some of the other one
+	}, timeout)
+	if err == nil || !accepting || port == nil {
+		return err
+	}
+	listener, listenErr := net.FileListener(port)
+	if listenErr != nil {
+		return errors.Join(err, fmt.Errorf("the probe is gone: %w", listenErr))
+	}
+	d.listener = listener
+	d.serveProbe(listener)
+	return err
 }
 
 // ProbeAddr returns the address that the probe has, or "off".
@@ -115,13 +161,16 @@ func (d *Daemon) Stop(timeout time.Duration) error {
 }
 
 func (d *Daemon) stopProbe() {
-	if d.server == nil {
+	d.mu.Lock()
+	server, served := d.server, d.served
+	d.mu.Unlock()
+	if server == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), probeShutdownTimeout)
 	defer cancel()
-	if d.server.Shutdown(ctx) != nil {
-		_ = d.server.Close()
+	if server.Shutdown(ctx) != nil {
+		_ = server.Close()
 	}
-	<-d.served
+	<-served
 }
