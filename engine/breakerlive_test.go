@@ -263,7 +263,49 @@ func TestBreakerForgetsWhatWasInFlight(t *testing.T) {
 	}
 }
 
-// Goal: a lost connection is one failure of a subject, however many requests it takes along, and none for those that were not sent.
+// Goal: a lost connection is no failure of a subject whose request was not sent. Method: requests of 100 kB, each to a subject
+// of its own, until the gateway can write no more; then the connection is cut.
+func TestBreakerDoesNotCountWhatWasNotSent(t *testing.T) {
+	s := runNATS(t, nil)
+	proxy := newProxy(t, s.Addr().String())
+	answerWith(t, responder(t, s.ClientURL()), "app.>", func(*nats.Msg) {})
+	g := runGateway(t, breakerConfig(t, "nats://"+proxy.address()))
+	waitReady(t, g)
+	p := dial(t, g)
+	proxy.hold()
+	const requests = 300
+	for id := range uint64(requests) {
+		f := ask(id, fmt.Sprint("app.", id), testTimeout)
+		f.Payload = make([]byte, 100_000)
+		p.send(f)
+	}
+	eventually(t, "all are in flight", func() bool { return g.Stats().Inflight == requests })
+	proxy.release()
+	proxy.cut()
+	sent := map[string]bool{}
+	for range requests {
+		f := p.receive()
+		info, err := codec.ParseError(f.Payload)
+		if err != nil || info.Code != int(codec.CodeConnectionClosed) {
+			t.Fatalf("got %v %s", f.Type, f.Payload)
+		}
+		if info.Sent {
+			sent[fmt.Sprint("app.", f.CorrelationID)] = true
+		}
+	}
+	list, err := g.Breakers(t.Context())
+	if err != nil || len(list) != len(sent) || len(sent) == 0 || len(sent) == requests {
+		t.Errorf("%d breakers, %v; %d of %d requests were sent", len(list), err, len(sent), requests)
+	}
+	for _, info := range list {
+		unsent := info.Subject != "" && !sent[info.Subject] // the texts of 256 subjects are kept
+		if unsent || info.Failures != 1 {
+			t.Errorf("%+v; sent: %v", info, !unsent)
+		}
+	}
+}
+
+// Goal: a lost connection is one failure of a subject, however many requests it takes along.
 func TestBreakerCountsALostConnectionOnce(t *testing.T) {
 	s := runNATS(t, nil)
 	asked := make(chan *nats.Msg, 1000)
