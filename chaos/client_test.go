@@ -55,7 +55,8 @@ type conversation struct {
 	w      *world
 	conn   *net.UnixConn
 	number uint64
-	ends   int64 // of the gateway when it was dialed
+	weight uint64 // heavy, or 0
+	ends   int64  // of the gateway when it was dialed
 
 	mu       sync.Mutex
 	ordered  []*record          // version 1, waiting
@@ -116,7 +117,11 @@ func (w *world) dial(stop <-chan struct{}) *conversation {
 // write asks at random until it had enough. A client that is to stop asks no more.
 func (c *client) write(v *conversation, stop <-chan struct{}) {
 	versions := c.rng.IntN(3) // 0: version 1 only, 1: version 2 only, 2: both on one connection
-	for range 1 + c.rng.IntN(40) {
+	batches := 1 + c.rng.IntN(40)
+	if c.rng.IntN(50) == 0 {
+		v.weight, batches = heavy, 3
+	}
+	for range batches {
 		batch := c.batch(v, versions, stop)
 		if len(batch) == 0 {
 			return
@@ -144,7 +149,7 @@ func (c *client) batch(v *conversation, versions int, stop <-chan struct{}) (bat
 		return nil
 	}
 	for range 1 + c.rng.IntN(cap(v.window)) {
-		batch = v.ask(batch, c.choose(versions), c.timeoutMs())
+		batch = v.ask(batch, c.choose(versions, v.weight), c.timeoutMs())
 		select {
 		case v.window <- struct{}{}:
 		default:
@@ -156,7 +161,10 @@ func (c *client) batch(v *conversation, versions int, stop <-chan struct{}) (bat
 }
 
 // choose returns what to ask for next.
-func (c *client) choose(versions int) kind {
+func (c *client) choose(versions int, weight uint64) kind {
+	if weight == heavy {
+		return [...]kind{submitV1, requestV2}[c.rng.IntN(2)]
+	}
 	v1 := versions == 0 || versions == 2 && c.rng.IntN(2) == 0
 	switch n := c.rng.IntN(100); {
 	case v1 && n < 85:
@@ -178,7 +186,7 @@ func (c *client) timeoutMs() uint32 { return [...]uint32{0, 300, 1000, 3000}[c.r
 
 // ask appends a frame to dst, and notes it as waiting.
 func (v *conversation) ask(dst []byte, k kind, timeoutMs uint32) []byte {
-	r := v.w.history.ask(k, v.number)
+	r := v.w.history.ask(k, v.number, v.weight)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.given++
@@ -250,7 +258,7 @@ func (v *conversation) finish(rng *rand.Rand, end ending) {
 // tear writes a part of a frame, which must never be executed.
 func (v *conversation) tear(rng *rand.Rand) {
 	kinds := [...]kind{submitV1, requestV2, publishV2, durableV2}
-	r := v.w.history.ask(kinds[rng.IntN(len(kinds))], v.number)
+	r := v.w.history.ask(kinds[rng.IntN(len(kinds))], v.number, 0)
 	f := frameOf(r, 1<<40, 0)
 	frame := codec.AppendFrame(nil, &f)
 	v.w.history.end(r, torn, "")

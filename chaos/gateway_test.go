@@ -136,7 +136,7 @@ func (g *gateway) end(s syscall.Signal) {
 
 // settingsUsual is what the gateway's file says, unless a fault changes it. A frame may take longer than a freeze of
 // the gateway.
-const settingsUsual = "jetstream_ack_wait: 500ms\nframe_timeout: 4s\n"
+const settingsUsual = "jetstream_ack_wait: 500ms\nframe_timeout: 4s\nbreaker_open_time: 1s\n"
 
 // reload makes the gateway read other settings, and returns when it has said whether it takes them, as it should.
 func (g *gateway) reload(settings string, taken bool) error {

@@ -75,7 +75,7 @@ type history struct {
 type tally struct {
 	asked    [kinds]int
 	ended    [outcomes]int
-	errors   map[string]int // by name
+	errors   map[string]int // by name and sent
 	executed int
 	stored   int
 }
@@ -95,12 +95,12 @@ func (h *history) forget() {
 
 func (h *history) now() time.Duration { return time.Since(h.began).Round(10 * time.Microsecond) }
 
-// ask notes a request that is about to be written.
-func (h *history) ask(k kind, connection uint64) *record {
+// ask notes a request that is about to be written. weight is 0 or heavy.
+func (h *history) ask(k kind, connection, weight uint64) *record {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.nextID++
-	r := &record{id: h.nextID, kind: k, connection: connection, asked: h.now()}
+	r := &record{id: h.nextID | weight, kind: k, connection: connection, asked: h.now()}
 	h.records[r.id] = r
 	h.tally.asked[k]++
 	return r
@@ -127,7 +127,7 @@ func (h *history) fail(r *record, payload []byte) {
 	}
 	h.end(r, o, info.Name+": "+info.Message)
 	h.mu.Lock()
-	h.tally.errors[info.Name]++
+	h.tally.errors[fmt.Sprintf("%s, sent:%v", info.Name, info.Sent)]++
 	h.mu.Unlock()
 	switch codec.ErrorCode(info.Code) {
 	case codec.CodeTimeout, codec.CodeConnectionClosed, codec.CodeOverloaded, codec.CodeUnavailable, codec.CodeNoResponders, codec.CodeShuttingDown:
@@ -237,7 +237,7 @@ func (s *tally) String() string {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.errors)) {
-		fmt.Fprintf(&b, "     %-19s %7d\n", name, s.errors[name])
+		fmt.Fprintf(&b, "     %-30s %7d\n", name, s.errors[name])
 	}
 	return fmt.Sprintf("%d requests, %d seen by the responder, %d stored\n%s", total, s.executed, s.stored, b.String())
 }

@@ -14,10 +14,15 @@ func mix(id uint64) uint64 {
 
 const idDigits = 16 // hexadecimal, at the beginning of each payload
 
+// heavy is set in the ids of requests so large that some of them fill every buffer on the way to NATS.
+const heavy = 1 << 62
+
 // payloadOf returns the payload that belongs to an id: its digits, and mostly little, sometimes much more.
 func payloadOf(id uint64, k kind) []byte {
 	size := int(mix(id) % 200)
 	switch {
+	case id&heavy != 0:
+		size = 100_000 + int(mix(id)%200_000)
 	case k == durableV2: // three servers keep it on disk
 	case mix(id)>>32%100 == 0:
 		size = int(mix(id) % 100_000)
