@@ -50,7 +50,7 @@ var goals = []goal{
 	{KindPublish, 16, publishWindow, SideDirect, "rate", perSecond, false, true, 1, "x"},
 	{KindPublishAnswered, 16, publishWindow, SideDirect, "rate", perSecond, false, true, 0.5, "x"},
 
-	{KindRequest, 64, 1, "", "mallocs per request", mallocs, false, false, 0.001, ""},
+	{KindRequest, 16, 16, "", "mallocs per request", mallocs, false, false, 0.001, ""},
 	{KindRequest, 64, 1, "", "RSS", rssMiB, false, false, 60, " MiB"},
 }
 

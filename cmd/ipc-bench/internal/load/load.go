@@ -65,7 +65,7 @@ func (l *Load) WarmUp() error {
 	if l.spec.Warmup == 0 {
 		return nil
 	}
-	warm := merge(l.all(phase{count: l.spec.Warmup}))
+	warm := merge(l.all(phase{startNs: nowNs(), count: l.spec.Warmup}))
 	if warm.failed+warm.wrong > 0 {
 		return fmt.Errorf("warm-up: %w", warm.firstError)
 	}
@@ -75,7 +75,7 @@ func (l *Load) WarmUp() error {
 // Run puts the load on. Failed requests are in the result.
 func (l *Load) Run() *Result {
 	start, cpu := nowNs(), cpuTime()
-	p := phase{count: l.spec.Count, rate: l.spec.Rate}
+	p := phase{startNs: start, count: l.spec.Count, rate: l.spec.Rate}
 	if l.spec.Duration > 0 {
 		p.untilNs = start + int64(l.spec.Duration)
 	}
@@ -86,7 +86,6 @@ func (l *Load) Run() *Result {
 
 // all runs a phase on all workers, each with its share of it.
 func (l *Load) all(p phase) []*tally {
-	p.startNs = nowNs()
 	tallies := make([]*tally, len(l.workers))
 	var running sync.WaitGroup
 	for i, w := range l.workers {
