@@ -16,7 +16,7 @@ import (
 type compareCommand struct {
 	Quick       bool       `xor:"size" help:"Less than a minute: shows that all works, its figures are worth little."`
 	Full        bool       `xor:"size" help:"Every combination of 1 to 1024 connections, windows and payloads: an hour."`
-	Kinds       []string   `placeholder:"KIND" help:"request, connect, ping, publish, publish-answered; with it or one of the next three these combinations are measured, and no others."`
+	Kinds       []string   `placeholder:"KIND" help:"request, connect, ping, publish, publish-answered, jetstream; with it or one of the next three these combinations are measured, and no others."`
 	Connections []int      `short:"t" placeholder:"N" help:"Connections."`
 	Windows     []int      `short:"w" placeholder:"N" help:"Requests in flight on each connection."`
 	Payloads    []int      `short:"p" placeholder:"BYTES" help:"Payload of a request."`
@@ -24,6 +24,7 @@ type compareCommand struct {
 	Seconds     seconds    `short:"d" placeholder:"SECONDS" help:"Length of a run [1.5; 0.3 with --quick]."`
 	Repeats     int        `short:"n" placeholder:"N" help:"Runs of each side in each combination [3; 2 with --quick]."`
 	Loops       int        `placeholder:"N" help:"Event loops of the gateway [its default]."`
+	TLS         bool       `name:"tls" help:"Everybody reaches the NATS server over TLS."`
 	Base        string     `type:"existingfile" placeholder:"BINARY" help:"Another ipc-gateway, as of another commit, to compare with."`
 	JSON        outputFlag `name:"json" placeholder:"FILE" help:"Also write all runs as JSON: as the last line, or with --json=FILE to a file."`
 }
@@ -59,7 +60,7 @@ func (c *compareCommand) settings() compare.Settings {
 	if c.Repeats != 0 {
 		s.Repeats = c.Repeats
 	}
-	s.Loops, s.Base = c.Loops, c.Base
+	s.Loops, s.Base, s.TLS = c.Loops, c.Base, c.TLS
 	return s
 }
 

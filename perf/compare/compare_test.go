@@ -19,7 +19,7 @@ func TestRun(t *testing.T) {
 	s := Settings{Sides: AllSides, Repeats: 1, Duration: 100 * time.Millisecond, Cells: append(
 		Cells([]string{KindRequest}, []int{3}, []int{4}, []int{256}),
 		append(Cells([]string{KindConnect}, []int{2}, []int{1}, []int{100}),
-			Cells([]string{KindPing, KindPublish, KindPublishAnswered}, []int{2}, []int{2}, []int{100})...)...)}
+			Cells([]string{KindPing, KindPublish, KindPublishAnswered, KindJetStream}, []int{2}, []int{2}, []int{100})...)...)}
 	result, err := Run(t.Context(), s, t.Logf)
 	if err != nil {
 		t.Fatal(err)
@@ -55,6 +55,23 @@ func TestRun(t *testing.T) {
 	again.Write(&second)
 	if first.String() != second.String() {
 		t.Errorf("%s\nafter JSON:\n%s", first.String(), second.String())
+	}
+}
+
+// Goal: all of it also works when the NATS server wants TLS.
+func TestRunTLS(t *testing.T) {
+	buildForTest(t, "perf/sockets/sockets.c") // skips without a compiler
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	s := Settings{Sides: AllSides, TLS: true, Repeats: 1, Duration: 100 * time.Millisecond, Cells: Cells([]string{KindRequest, KindConnect}, []int{2}, []int{1}, []int{100})}
+	result, err := Run(t.Context(), s, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range result.Cells {
+		if c.side(SideGateway) == nil || c.side(SideDirect) == nil || c.side(SideRing) == nil {
+			t.Errorf("%v was measured with %d sides", c.Cell, len(c.Sides))
+		}
 	}
 }
 

@@ -41,7 +41,7 @@ var goals = []goal{
 	{KindRequest, 16, 16, SideRing, "rate", perSecond, false, true, 1.9, "x"},
 	{KindRequest, 16, 16, SideRing, "CPU", middleUs, false, false, 0.4, "x"},
 
-	{KindConnect, 16, 1, SideDirect, "rate", perSecond, false, true, 1.8, "x"},
+	{KindConnect, 16, 1, SideDirect, "rate", perSecond, false, true, 1.8, "x"}, // 3.5 with TLS, see limit
 
 	{KindPing, 16, 1, SideEcho, "CPU", middleUs, false, false, 1.25, "x"},
 	{KindPing, 64, 1, SideEcho, "CPU", middleUs, false, false, 1.25, "x"},
@@ -49,6 +49,8 @@ var goals = []goal{
 
 	{KindPublish, 16, publishWindow, SideDirect, "rate", perSecond, false, true, 1, "x"},
 	{KindPublishAnswered, 16, publishWindow, SideDirect, "rate", perSecond, false, true, 0.5, "x"},
+
+	{KindJetStream, 16, 16, SideDirect, "rate", perSecond, false, true, 1, "x"},
 
 	{KindRequest, 16, 16, "", "mallocs per request", mallocs, false, false, 0.001, ""},
 	{KindRequest, 64, 1, "", "RSS", rssMiB, false, false, 60, " MiB"},
@@ -62,6 +64,14 @@ func (g *goal) cell(r *Result) *CellResult {
 		}
 	}
 	return nil
+}
+
+// limit is the bound. Over TLS a connection costs more, so that more is wanted of not making one.
+func (g *goal) limit(r *Result) float64 {
+	if g.kind == KindConnect && r.Settings.TLS {
+		return 3.5
+	}
+	return g.bound
 }
 
 // judge returns what was measured; false: it was not.
@@ -83,9 +93,9 @@ func (g *goal) judge(r *Result) (got float64, reached, measured bool) {
 		}
 	}
 	if g.atLeast {
-		return got, got >= g.bound, true
+		return got, got >= g.limit(r), true
 	}
-	return got, got <= g.bound, true
+	return got, got <= g.limit(r), true
 }
 
 // writeGoals writes those that were measured. They say nothing about the exit code.
@@ -110,6 +120,6 @@ func (r *Result) writeGoals(w io.Writer) {
 		if g.side != "" {
 			against = " against " + g.side
 		}
-		fmt.Fprintf(w, "  %-11s  %s %d x %d, %s%s: %.3f%s, goal %s %g%s\n", verdict, g.kind, g.connections, g.window, g.what, against, got, g.unit, bound, g.bound, g.unit)
+		fmt.Fprintf(w, "  %-11s  %s %d x %d, %s%s: %.3f%s, goal %s %g%s\n", verdict, g.kind, g.connections, g.window, g.what, against, got, g.unit, bound, g.limit(r), g.unit)
 	}
 }

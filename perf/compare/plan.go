@@ -14,6 +14,7 @@ const (
 	KindPing            = "ping"             // answered by whoever holds the socket
 	KindPublish         = "publish"          // a message to NATS, without an answer
 	KindPublishAnswered = "publish-answered" // the same, and the gateway says that it is on its way
+	KindJetStream       = "jetstream"        // a message to a stream in memory, answered when it is stored
 )
 
 // Names of the sides.
@@ -34,6 +35,7 @@ var does = map[string][]string{
 	KindPing:            {SideGateway, SideBase, SideEcho},
 	KindPublish:         {SideGateway, SideBase, SideDirect},
 	KindPublishAnswered: {SideGateway, SideBase, SideDirect},
+	KindJetStream:       {SideGateway, SideBase, SideDirect},
 }
 
 // Cell is one thing to compare.
@@ -63,6 +65,7 @@ type Settings struct {
 	Duration time.Duration `json:"duration_ns"` // of a run
 	Warmup   time.Duration `json:"warmup_ns"`   // of the run before the first one of each side in each cell; 0: none
 	Loops    int           `json:"loops"`       // of the gateway; 0: its default
+	TLS      bool          `json:"tls"`         // between everybody and the NATS server
 	Base     string        `json:"base"`        // a binary of the gateway to compare with; empty: none
 }
 
@@ -84,6 +87,7 @@ func Default() Settings {
 			cells([]string{KindPing}, []int{1, 16, 64, 256}, []int{1}, nil),
 			cells([]string{KindPing}, []int{16}, []int{16}, nil),
 			cells([]string{KindPublish, KindPublishAnswered}, []int{1, 16}, []int{16, publishWindow}, []int{256}),
+			cells([]string{KindJetStream}, []int{16}, []int{16}, []int{256}),
 		),
 	}
 }
@@ -112,6 +116,7 @@ func Full() Settings {
 		cells([]string{KindConnect}, connections[:3], windows[:1], payloads[:2]),
 		cells([]string{KindPing}, connections, windows, nil),
 		cells([]string{KindPublish, KindPublishAnswered}, connections, windows, payloads),
+		cells([]string{KindJetStream}, connections[:3], windows, payloads[:3]),
 	)
 	s.Cells = slices.DeleteFunc(s.Cells, func(c Cell) bool { return c.Connections*c.Window*c.Payload >= inflightBytesMax })
 	return s

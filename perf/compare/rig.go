@@ -14,14 +14,15 @@ import (
 	"time"
 )
 
-// subject is where the responder listens, sink one where nobody does.
-const subject, sink = "perf.echo", "perf.sink"
+// subject is where the responder listens, stored what a stream takes, sink one where nobody listens.
+const subject, stored, sink = "perf.echo", "perf.js", "perf.sink"
 
 // rig is all that stands before the clients.
 type rig struct {
 	folder   string // of binaries and sockets; ours, removed by stop
 	running  []*process
 	natsd    *process
+	broker   []string // flags of programs that connect to NATS
 	natsURL  string
 	sides    map[string]*side
 	progress func(format string, args ...any)
@@ -56,7 +57,7 @@ func startRig(ctx context.Context, s *Settings, progress func(string, ...any)) (
 			return r, err
 		}
 	}
-	if err := r.startNATS(ctx); err != nil {
+	if err := r.startNATS(ctx, s.TLS); err != nil {
 		return r, err
 	}
 	for _, name := range slices.Concat(AllSides, []string{SideBase}) {
@@ -122,14 +123,22 @@ func (r *rig) start(ctx context.Context, name, program string, args ...string) (
 	return p, err
 }
 
-func (r *rig) startNATS(ctx context.Context) (err error) {
-	if r.natsd, err = r.start(ctx, "NATS server", r.path("natsd")); err != nil {
+func (r *rig) startNATS(ctx context.Context, tls bool) (err error) {
+	args := []string{"-jetstream", r.path("jetstream")}
+	if tls {
+		args = append(args, "-tls", r.path("ca.pem"))
+	}
+	if r.natsd, err = r.start(ctx, "NATS server", r.path("natsd"), args...); err != nil {
 		return err
 	}
 	if r.natsURL, err = r.natsd.awaitReady(); err != nil {
 		return err
 	}
-	responder, err := r.start(ctx, "responder", r.path("responder"), "-nats-url", r.natsURL, "-subject", subject)
+	r.broker = []string{"--nats-url", r.natsURL}
+	if tls {
+		r.broker = append(r.broker, "--nats-ca", r.path("ca.pem"))
+	}
+	responder, err := r.start(ctx, "responder", r.path("responder"), r.withBroker("-subject", subject)...)
 	if err != nil {
 		return err
 	}
@@ -137,12 +146,22 @@ func (r *rig) startNATS(ctx context.Context) (err error) {
 	return err
 }
 
+// withBroker adds where NATS is to the arguments of a program.
+func (r *rig) withBroker(args ...string) []string { return append(slices.Clone(r.broker), args...) }
+
+// gatewayConfig is what no flag can say: where a stream takes what is published.
+const gatewayConfig = "routes: {publish: {jetstream: [" + stored + "]}}\n"
+
 func (r *rig) startGateway(ctx context.Context, s *Settings, one *side, binary string) (err error) {
 	address, err := freeAddress()
 	if err != nil {
 		return err
 	}
-	args := []string{"serve", "--socket", r.socket(one.name), "--nats-url", r.natsURL, "--probe-addr", address, "--subject", subject}
+	config := r.path(one.name + ".yaml")
+	if err := os.WriteFile(config, []byte(gatewayConfig), 0o600); err != nil {
+		return err
+	}
+	args := append([]string{"serve"}, r.withBroker("--config", config, "--socket", r.socket(one.name), "--probe-addr", address, "--subject", subject)...)
 	if s.Loops > 0 {
 		args = append(args, "--loops", strconv.Itoa(s.Loops))
 	}
@@ -159,7 +178,7 @@ func (r *rig) startGateway(ctx context.Context, s *Settings, one *side, binary s
 
 func (r *rig) startSidecar(ctx context.Context, one *side) (err error) {
 	one.clients = r.socketClients(one.name)
-	one.middle, err = r.start(ctx, one.name, r.path(one.name), "-nats-url", r.natsURL, "-subject", subject, "-socket", r.socket(one.name))
+	one.middle, err = r.start(ctx, one.name, r.path(one.name), r.withBroker("-subject", subject, "-socket", r.socket(one.name))...)
 	if err != nil {
 		return err
 	}
@@ -185,7 +204,7 @@ func (r *rig) startHAProxy(ctx context.Context, one *side) error {
 	if err != nil {
 		return fmt.Errorf("haproxy is %w", errAbsent)
 	}
-	config := strings.NewReplacer("{{socket}}", r.socket(one.name), "{{server}}", strings.TrimPrefix(r.natsURL, "nats://")).Replace(haproxyConfig)
+	config := strings.NewReplacer("{{socket}}", r.socket(one.name), "{{server}}", r.natsURL[strings.Index(r.natsURL, "://")+len("://"):]).Replace(haproxyConfig)
 	if err := os.WriteFile(r.path("haproxy.cfg"), []byte(config), 0o600); err != nil {
 		return err
 	}
@@ -225,6 +244,17 @@ func (r *rig) socketClients(side string) func(Cell) (string, []string) {
 	}
 }
 
+// subject is where requests of a cell go.
+func (c Cell) subject() string {
+	switch {
+	case c.Kind == KindJetStream:
+		return stored
+	case c.publishes():
+		return sink
+	}
+	return subject
+}
+
 // directProgramsMax bounds the processes that have a Go runtime and a nats.go of their own each: more would measure
 // the machine's memory. More connections than that are spread over them.
 const directProgramsMax = 64
@@ -233,12 +263,13 @@ const directProgramsMax = 64
 func (r *rig) directClients(more ...string) func(Cell) (string, []string) {
 	return func(c Cell) (string, []string) {
 		programs := min(c.Connections, directProgramsMax)
-		mode, to, window := c.Kind, subject, c.Window
+		mode, window := c.Kind, c.Window
 		if c.publishes() {
-			mode, to, window = "publish", sink, 1
+			mode, window = "publish", 1
 		}
-		return "direct", append([]string{"-controlled", "-mode", mode, "-subject", to, "-nats-url", r.natsURL, "-programs", strconv.Itoa(programs),
-			"-conns", strconv.Itoa(c.Connections / programs), "-window", strconv.Itoa(window), "-payload", strconv.Itoa(c.Payload)}, more...)
+		args := r.withBroker("-controlled", "-mode", mode, "-subject", c.subject(), "-programs", strconv.Itoa(programs),
+			"-conns", strconv.Itoa(c.Connections/programs), "-window", strconv.Itoa(window), "-payload", strconv.Itoa(c.Payload))
+		return "direct", append(args, more...)
 	}
 }
 

@@ -46,7 +46,7 @@ func (r *rig) run(ctx context.Context, one *side, c Cell, duration time.Duration
 	program, args := one.clients(c)
 	seconds := fmt.Sprint(duration.Seconds())
 	if program == "sockets" {
-		args = append(args, seconds, sink)
+		args = append(args, seconds, c.subject())
 	} else {
 		args = append(args, "-seconds", seconds)
 	}

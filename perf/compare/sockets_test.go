@@ -129,7 +129,7 @@ func echoFrame(f codec.Frame) codec.Frame {
 // every answer counts once.
 func TestSocketsReport(t *testing.T) {
 	folder := buildForTest(t, "perf/sockets/sockets.c")
-	for _, kind := range []string{KindRequest, KindConnect, KindPing, KindPublish, KindPublishAnswered} {
+	for _, kind := range []string{KindRequest, KindConnect, KindPing, KindPublish, KindPublishAnswered, KindJetStream} {
 		for _, window := range []int{1, 16} {
 			if kind == KindConnect && window > 1 {
 				continue

@@ -77,6 +77,7 @@ var titles = map[string]string{
 	KindPing:            "PING of programs in C",
 	KindPublish:         "publish without answers: messages that the NATS server got",
 	KindPublishAnswered: "publish, the gateway answering each, against nats.go, which does not wait",
+	KindJetStream:       "publish to a stream, and its acknowledgement, against nats.go's asynchronous publish with as many outstanding",
 }
 
 // WriteMarkdown writes an overview: a side in each row, with its medians.

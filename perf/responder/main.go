@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/aigroup/ipc-gateway/perf/internal/broker"
 	"github.com/aigroup/ipc-gateway/perf/internal/report"
 )
 
@@ -20,18 +21,19 @@ import (
 const gcPercent = 1600
 
 func main() {
-	url := flag.String("nats-url", nats.DefaultURL, "NATS server")
+	var b broker.Broker
+	b.AddFlags(flag.CommandLine)
 	subject := flag.String("subject", "perf.echo", "subject to answer on")
 	flag.Parse()
 	debug.SetGCPercent(gcPercent)
-	fmt.Fprintln(os.Stderr, "responder:", run(*url, *subject))
+	fmt.Fprintln(os.Stderr, "responder:", run(&b, *subject))
 	os.Exit(1)
 }
 
 // run answers until the connection ends, and returns why it did.
-func run(url, subject string) error {
+func run(b *broker.Broker, subject string) error {
 	closed := make(chan error, 1)
-	conn, err := nats.Connect(url, nats.Name("perf responder"), nats.NoReconnect(),
+	conn, err := b.Connect(nats.Name("perf responder"), nats.NoReconnect(),
 		nats.ClosedHandler(func(c *nats.Conn) { closed <- c.LastError() }))
 	if err != nil {
 		return err

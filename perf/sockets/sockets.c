@@ -36,6 +36,7 @@ static const struct kind kinds[] = {
     {"ping", 1, PING, 0, PONG, 1, 0},
     {"publish", 2, PUBLISH, NO_REPLY, 0, 0, 0},
     {"publish-answered", 2, PUBLISH, 0, RESPONSE_OK, 0, 0},
+    {"jetstream", 2, PUBLISH, 0, RESPONSE_OK, 0, 0}, /* to a subject that a stream stores */
 };
 
 /* Latencies are counted in buckets whose width is 1/128 of their value, in nanoseconds. */
@@ -363,7 +364,8 @@ static void await(int ready, struct share *shares, int programs, enum state stat
 
 static int usage(void) {
     fprintf(stderr, "usage: sockets KIND SOCKET PROGRAMS WINDOW PAYLOAD_BYTES SECONDS SUBJECT\n"
-                    "KIND is request, connect (for each request), ping, publish (without answers) or publish-answered. At most %d programs and a window of %d;\n"
+                    "KIND is request, connect (for each request), ping, publish (without answers), publish-answered or jetstream.\n"
+                    "At most %d programs and a window of %d;\n"
                     "payloads of %d to %d bytes, of ping 0.\n", PROGRAMS_MAX, WINDOW_MAX, STAMP_BYTES, PAYLOAD_MAX);
     return 2;
 }

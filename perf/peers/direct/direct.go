@@ -15,11 +15,7 @@ func dial(s *settings) (*nats.Conn, error) {
 	if s.unix != "" {
 		options = append(options, nats.SetCustomDialer(unixDialer(s.unix)))
 	}
-	conn, err := nats.Connect(s.natsURL, options...)
-	if err != nil {
-		return nil, fmt.Errorf("NATS server at %s: %w", s.natsURL, err)
-	}
-	return conn, nil
+	return s.broker.Connect(options...)
 }
 
 // unixDialer connects to its path, whatever the address.
@@ -107,5 +103,61 @@ func (v *visitor) run(until time.Time, stop *atomic.Bool, latencies *latencies) 
 		if !now.Before(until) || stop.Load() {
 			return nil
 		}
+	}
+}
+
+// storer publishes to JetStream without waiting, until as many messages as its window are not acknowledged.
+type storer struct {
+	requester
+	stream  nats.JetStreamContext
+	pending []pendingAck // a ring, by message number modulo its size
+}
+
+// pendingAck is an acknowledgement that is waited for.
+type pendingAck struct {
+	future nats.PubAckFuture
+	sent   time.Time
+}
+
+func newStorer(r requester, window int) (*storer, error) {
+	stream, err := r.conn.JetStream(nats.PublishAsyncMaxPending(2 * window))
+	return &storer{r, stream, make([]pendingAck, window)}, err
+}
+
+func (s *storer) run(until time.Time, stop *atomic.Bool, latencies *latencies) error {
+	oldest := s.next
+	for time.Now().Before(until) && !stop.Load() || s.next == oldest {
+		if s.next-oldest == uint64(len(s.pending)) {
+			if err := s.await(oldest, latencies); err != nil {
+				return err
+			}
+			oldest++
+		}
+		sent := time.Now()
+		future, err := s.stream.PublishAsync(s.subject, s.payload.stamp(s.next))
+		if err != nil {
+			return fmt.Errorf("message %d: %w", s.next, err)
+		}
+		s.pending[s.next%uint64(len(s.pending))] = pendingAck{future, sent}
+		s.next++
+	}
+	for ; oldest < s.next; oldest++ {
+		if err := s.await(oldest, latencies); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *storer) await(seq uint64, latencies *latencies) error {
+	p := &s.pending[seq%uint64(len(s.pending))]
+	select {
+	case <-p.future.Ok():
+		latencies.record(time.Since(p.sent))
+		return nil
+	case err := <-p.future.Err():
+		return fmt.Errorf("message %d: %w", seq, err)
+	case <-time.After(answerTimeout):
+		return fmt.Errorf("message %d is not acknowledged after %v", seq, answerTimeout)
 	}
 }

@@ -21,7 +21,7 @@ import (
 // request, and returns its URL.
 func startNATS(t *testing.T, answer func([]byte) []byte) string {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true})
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,11 @@ func startNATS(t *testing.T, answer func([]byte) []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.Flush(); err != nil {
+	stream, err := conn.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.AddStream(&nats.StreamConfig{Name: "PERF", Subjects: []string{"perf.js"}, Storage: nats.MemoryStorage}); err != nil {
 		t.Fatal(err)
 	}
 	return s.ClientURL()
@@ -70,6 +74,7 @@ func TestModes(t *testing.T) {
 		"20 KiB":     {"-payload", "20000"},
 		"publish":    {"-mode", "publish"},
 		"connect":    {"-mode", "connect"},
+		"jetstream":  {"-mode", "jetstream", "-window", "8", "-subject", "perf.js"},
 		"unix":       {"-unix", forward(t, url)},
 	} {
 		t.Run(name, func(t *testing.T) {

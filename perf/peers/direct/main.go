@@ -14,21 +14,23 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
+	"github.com/aigroup/ipc-gateway/perf/internal/broker"
 	"github.com/aigroup/ipc-gateway/perf/internal/report"
 )
 
 // settings is what the command line says.
 type settings struct {
 	mode        string
-	natsURL     string
-	unix        string // path of a Unix socket behind which the server is; empty: natsURL says where it is
+	broker      broker.Broker
+	unix        string // path of a Unix socket behind which the server is; empty: broker says where it is
 	subject     string
 	programs    int // processes that make the load; 1: this one
 	program     int // number of this one among them; notOne if it is not one of them
 	connections int // of each program; of connect at the same time
-	window      int // goroutines with a request in flight on each connection; of publish and connect 1
+	window      int // requests in flight on each connection; of publish and connect 1
 	payload     int // bytes
 	duration    time.Duration
 	controlled  bool
@@ -41,8 +43,8 @@ const notOne = -1
 func parse(args []string) (*settings, error) {
 	s := &settings{args: args}
 	flags := flag.NewFlagSet("direct", flag.ContinueOnError)
-	flags.StringVar(&s.mode, "mode", "request", "request, publish or connect: a connection for each request")
-	flags.StringVar(&s.natsURL, "nats-url", "nats://127.0.0.1:4222", "NATS server")
+	flags.StringVar(&s.mode, "mode", "request", "request; connect: a connection for each request; publish; jetstream: publish, and wait for the acknowledgements")
+	s.broker.AddFlags(flags)
 	flags.StringVar(&s.unix, "unix", "", "reach the server through this Unix socket")
 	flags.StringVar(&s.subject, "subject", "perf.echo", "subject")
 	flags.IntVar(&s.programs, "programs", 1, "programs, processes of their own, that make the load")
@@ -65,8 +67,8 @@ func parse(args []string) (*settings, error) {
 
 func (s *settings) validate() error {
 	switch {
-	case s.mode != "request" && s.mode != "publish" && s.mode != "connect":
-		return fmt.Errorf("-mode %q is not request, publish or connect", s.mode)
+	case !slices.Contains([]string{"request", "connect", "publish", "jetstream"}, s.mode):
+		return fmt.Errorf("-mode %q is not request, connect, publish or jetstream", s.mode)
 	case s.programs < 1:
 		return fmt.Errorf("-programs %d is less than 1", s.programs)
 	case s.program < notOne || s.program >= s.programs:
@@ -75,7 +77,7 @@ func (s *settings) validate() error {
 		return fmt.Errorf("-conns %d is less than 1", s.connections)
 	case s.window < 1:
 		return fmt.Errorf("-window %d is less than 1", s.window)
-	case s.mode != "request" && s.window != 1:
+	case (s.mode == "connect" || s.mode == "publish") && s.window != 1:
 		return fmt.Errorf("-window %d: of %s it is 1", s.window, s.mode)
 	case s.payload < stampBytes || s.payload > 1<<20:
 		return fmt.Errorf("-payload %d is not from %d, the bytes that tell one request from another, to 1 MiB", s.payload, stampBytes)

@@ -37,23 +37,9 @@ func connect(s *settings) (*team, error) {
 	workers := s.connections * s.window
 	t := &team{duration: s.duration, first: max(s.program, 0) * workers, perWorker: newLatencies(workers)}
 	for range s.connections {
-		if s.mode == "connect" {
-			t.workers = append(t.workers, &visitor{requester{subject: s.subject, payload: newPayload(t.first+len(t.workers), s.payload)}, s})
-			continue
-		}
-		conn, err := dial(s)
-		if err != nil {
+		if err := t.add(s); err != nil {
 			t.Close()
 			return nil, err
-		}
-		t.conns = append(t.conns, conn)
-		for range s.window {
-			r := requester{conn: conn, subject: s.subject, payload: newPayload(t.first+len(t.workers), s.payload)}
-			if s.mode == "publish" {
-				t.workers = append(t.workers, &publisher{r})
-			} else {
-				t.workers = append(t.workers, &r)
-			}
 		}
 	}
 	if err := t.warmUp(); err != nil {
@@ -61,6 +47,39 @@ func connect(s *settings) (*team, error) {
 		return nil, err
 	}
 	return t, nil
+}
+
+// add adds the workers of one connection.
+func (t *team) add(s *settings) error {
+	next := func() requester {
+		return requester{subject: s.subject, payload: newPayload(t.first+len(t.workers), s.payload)}
+	}
+	if s.mode == "connect" {
+		t.workers = append(t.workers, &visitor{next(), s})
+		return nil
+	}
+	conn, err := dial(s)
+	if err != nil {
+		return err
+	}
+	t.conns = append(t.conns, conn)
+	r := next()
+	r.conn = conn
+	switch s.mode {
+	case "publish":
+		t.workers = append(t.workers, &publisher{r})
+	case "jetstream":
+		w, err := newStorer(r, s.window)
+		t.workers = append(t.workers, w)
+		return err
+	default:
+		for range s.window {
+			r := next()
+			r.conn = conn
+			t.workers = append(t.workers, &r)
+		}
+	}
+	return nil
 }
 
 func (t *team) Close() {

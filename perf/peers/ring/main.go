@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/perf/internal/broker"
 	"github.com/aigroup/ipc-gateway/perf/internal/meter"
 	"github.com/aigroup/ipc-gateway/perf/internal/report"
 )
@@ -29,16 +30,17 @@ import (
 const inflightMax = 1024
 
 func main() {
-	url := flag.String("nats-url", nats.DefaultURL, "NATS server")
+	var b broker.Broker
+	b.AddFlags(flag.CommandLine)
 	subject := flag.String("subject", "perf.echo", "subject of the requests")
 	socket := flag.String("socket", "", "Unix socket to listen on")
 	flag.Parse()
-	fmt.Fprintln(os.Stderr, "ring:", run(*url, *subject, *socket))
+	fmt.Fprintln(os.Stderr, "ring:", run(&b, *subject, *socket))
 	os.Exit(1)
 }
 
-func run(url, subject, socket string) error {
-	conn, err := nats.Connect(url, nats.Name("perf ring"))
+func run(b *broker.Broker, subject, socket string) error {
+	conn, err := b.Connect(nats.Name("perf ring"))
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/perf/internal/broker"
 	"github.com/aigroup/ipc-gateway/perf/internal/meter"
 	"github.com/aigroup/ipc-gateway/perf/internal/report"
 )
@@ -24,16 +25,17 @@ import (
 const requestTimeout = 30 * time.Second
 
 func main() {
-	url := flag.String("nats-url", nats.DefaultURL, "NATS server")
+	var b broker.Broker
+	b.AddFlags(flag.CommandLine)
 	subject := flag.String("subject", "perf.echo", "subject of the requests")
 	socket := flag.String("socket", "", "Unix socket to listen on")
 	flag.Parse()
-	fmt.Fprintln(os.Stderr, "sidecar:", run(*url, *subject, *socket))
+	fmt.Fprintln(os.Stderr, "sidecar:", run(&b, *subject, *socket))
 	os.Exit(1)
 }
 
-func run(url, subject, socket string) error {
-	conn, err := nats.Connect(url, nats.Name("perf sidecar"))
+func run(b *broker.Broker, subject, socket string) error {
+	conn, err := b.Connect(nats.Name("perf sidecar"))
 	if err != nil {
 		return err
 	}
