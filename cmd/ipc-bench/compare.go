@@ -80,7 +80,7 @@ func (c *compareCommand) Run(a *app) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	result, err := compare.Run(ctx, s, func(format string, args ...any) { fmt.Fprintf(a.stderr, format+"\n", args...) })
+	result, err := compare.Run(ctx, s, a.progress)
 	if err != nil {
 		return err
 	}

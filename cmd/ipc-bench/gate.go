@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os/signal"
 	"syscall"
 
@@ -27,7 +26,7 @@ var errGate = errors.New("the gateway does more than it did: see FAILED")
 func (c *gateCommand) Run(a *app) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	result, err := compare.Gate(ctx, c.Base, func(format string, args ...any) { fmt.Fprintf(a.stderr, format+"\n", args...) })
+	result, err := compare.Gate(ctx, c.Base, a.progress)
 	if err != nil {
 		return err
 	}

@@ -51,6 +51,13 @@ type app struct {
 	terminal       bool // stderr is one
 }
 
+// progress tells a terminal how far it is.
+func (a *app) progress(format string, args ...any) {
+	if a.terminal {
+		fmt.Fprintf(a.stderr, format+"\n", args...)
+	}
+}
+
 func main() {
 	_, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS)
 	a := &app{stdout: os.Stdout, stderr: os.Stderr, environ: os.Getenv, terminal: err == nil}

@@ -2,6 +2,7 @@ package compare
 
 import (
 	"encoding/json"
+	"os/exec"
 	"regexp"
 	"runtime"
 	"strings"
@@ -23,6 +24,9 @@ func TestRun(t *testing.T) {
 	result, err := Run(t.Context(), s, t.Logf)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, err := exec.LookPath("haproxy"); (err == nil) != (len(result.LeftOut) == 0) {
+		t.Errorf("left out: %v; haproxy: %v", result.LeftOut, err)
 	}
 	for _, c := range result.Cells {
 		if c.side(SideGateway) == nil || len(c.Sides) < 2 {
@@ -96,9 +100,11 @@ func TestTable(t *testing.T) {
 		[]*Sample{sampleOf(30000, 50, 10), sampleOf(20000, 50, 10), sampleOf(40000, 50, 10)},
 		[]*Sample{noMiddle, noMiddle, sampleOf(40000, 100, 0)})
 	r.Cells[0].Sides[1].Runs[2].MiddleUs = nil
+	r.LeftOut = []string{"haproxy is not installed"}
 	var out strings.Builder
 	r.Write(&out)
 	for _, want := range []string{
+		`left out: haproxy is not installed`,
 		`16 x 1, 256 B +gateway +30000 +33% +50\.0 +50\.0 +0% .* 10\.00 +0% `,
 		` direct +10000 +150% +100\.0 .* - +- .* 3\.00x +1\.00\.\.3\.00`,
 		`NOT QUIET`,

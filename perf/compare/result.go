@@ -12,6 +12,7 @@ type Result struct {
 	Started  time.Time     `json:"started"`
 	Machine  string        `json:"machine"`
 	Settings Settings      `json:"settings"`
+	LeftOut  []string      `json:"left_out,omitempty"` // why some sides did not take part
 	Cells    []*CellResult `json:"results"`
 }
 

@@ -25,6 +25,7 @@ type rig struct {
 	broker   []string // flags of programs that connect to NATS
 	natsURL  string
 	sides    map[string]*side
+	leftOut  []string // why sides do not take part
 	progress func(format string, args ...any)
 }
 
@@ -98,7 +99,7 @@ func (r *rig) startSide(ctx context.Context, s *Settings, name string) error {
 		}
 	}
 	if errors.Is(err, errAbsent) {
-		r.progress("left out: %v", err)
+		r.leftOut = append(r.leftOut, err.Error())
 		return nil
 	}
 	if err != nil {

@@ -237,6 +237,7 @@ func Run(ctx context.Context, s Settings, progress func(format string, args ...a
 	if err != nil {
 		return nil, err
 	}
+	result.LeftOut = r.leftOut
 	for _, c := range s.Cells {
 		measured, err := r.compare(ctx, &s, c)
 		if ctx.Err() != nil {

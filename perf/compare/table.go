@@ -55,6 +55,9 @@ func (r *Result) Write(w io.Writer) {
 func (r *Result) writeTables(w io.Writer) {
 	fmt.Fprintf(w, "%s; medians of %d runs of %v each, in turns; ± is half of what lies between the least and the greatest run\n",
 		r.Machine, r.Settings.Repeats, r.Settings.Duration)
+	for _, why := range r.LeftOut {
+		fmt.Fprintf(w, "left out: %s\n", why)
+	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for i, c := range r.Cells {
 		if i == 0 || c.Kind != r.Cells[i-1].Kind {
