@@ -55,6 +55,8 @@ var faults = []fault{
 	{"stop the gateway", onGateway, 2, stopGateway},
 	{"freeze the gateway", onGateway, 3, freezeGateway},
 	{"reload", onGateway, 3, reload},
+	{"take over the gateway", onGateway, 4, takeOver},
+	{"kill -9 a takeover", onGateway, 1, killTakeover},
 	{"kill -9 a nats-server", onServers, 4, killServer},
 	{"kill -9 all nats-servers", onServers, 1, killServers},
 	{"freeze a nats-server", onServers, 4, freezeServer},
@@ -95,6 +97,18 @@ func freezeGateway(w *world, rng *rand.Rand) (string, error) {
 	}
 	defer thaw(pid)
 	return fmt.Sprintf("for %v", pause(rng, 20, 1500)), nil
+}
+
+func takeOver(w *world, _ *rand.Rand) (string, error) {
+	began := time.Now()
+	done, err := w.gateway.takeover()
+	return fmt.Sprintf("done: %v, in %v", done, time.Since(began).Round(time.Millisecond)), err
+}
+
+func killTakeover(w *world, rng *rand.Rand) (string, error) {
+	after := time.Duration(rng.IntN(400)) * time.Millisecond
+	survived, err := w.gateway.breakTakeover(after)
+	return fmt.Sprintf("after %v; the old one goes on: %v", after, survived), err
 }
 
 // reload gives the gateway low limits, or settings that it has to refuse, and then the old ones again.

@@ -37,6 +37,9 @@ type gateway struct {
 	told   bool          // cmd was told to end
 }
 
+// drainTimeout is the gateway's.
+const drainTimeout = 3 * time.Second
+
 // buildGateway builds the program as it is in this checkout.
 func buildGateway(t testing.TB, folder string, race bool) string {
 	t.Helper()
@@ -65,33 +68,19 @@ func newGateway(t testing.TB, binary, folder string, urls []string) *gateway {
 	g.args = []string{
 		"serve", "--config", g.config, "--socket", g.socket, "--probe-addr", address, "--loops", "2", "--subject", subjectSubmit, "--timeout", "2s",
 		"--nats-url", strings.Join(urls, ","), "--nats-ping-interval", "500ms", "--nats-reconnect-wait", "50ms", "--nats-reconnect-jitter", "50ms",
-		"--max-client-buffer", "4MiB", "--drain-timeout", "3s",
+		"--max-client-buffer", "4MiB", "--drain-timeout", drainTimeout.String(),
 	}
 	t.Cleanup(func() { g.end(syscall.SIGKILL) })
 	return g
 }
 
-// start starts a new process, and returns when it serves. What it says goes to the log.
+// start starts a new process, and returns when it serves.
 func (g *gateway) start() error {
-	log, err := os.OpenFile(g.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	cmd, exited, err := g.spawn()
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	cmd := exec.Command(g.binary, g.args...)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(exited)
-	}()
-	g.mu.Lock()
-	g.cmd, g.exited, g.told = cmd, exited, false
-	g.mu.Unlock()
+	g.adopt(cmd, exited)
 	return eventually(func() error {
 		if !g.alive() {
 			return nil // watch tells
@@ -99,6 +88,86 @@ func (g *gateway) start() error {
 		_, err := g.get("/health")
 		return err
 	})
+}
+
+// spawn starts a process. What it says goes to the log. exited is closed when it has ended.
+func (g *gateway) spawn(more ...string) (cmd *exec.Cmd, exited chan struct{}, err error) {
+	log, err := os.OpenFile(g.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer log.Close()
+	cmd = exec.Command(g.binary, append(g.args, more...)...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	exited = make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	return cmd, exited, nil
+}
+
+// adopt makes a process the gateway.
+func (g *gateway) adopt(cmd *exec.Cmd, exited chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.cmd, g.exited, g.told = cmd, exited, false
+}
+
+// tell notes whether the process may end from now on, and returns it.
+func (g *gateway) tell(mayEnd bool) (cmd *exec.Cmd, exited chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.told = mayEnd
+	return g.cmd, g.exited
+}
+
+// takeover starts a process that takes over from the one that runs, and reports whether it did. No connection ends by that;
+// it may fail when NATS is away, and then the old one goes on.
+func (g *gateway) takeover() (done bool, err error) {
+	_, oldExited := g.tell(true)
+	next, nextExited, err := g.spawn("--takeover")
+	if err != nil {
+		return false, err
+	}
+	select {
+	case <-oldExited:
+		g.adopt(next, nextExited)
+		return true, nil
+	case <-nextExited:
+		g.tell(false)
+		return false, nil
+	case <-time.After(patience):
+		_ = next.Process.Kill()
+		return false, fmt.Errorf("the takeover goes on after %v", patience)
+	}
+}
+
+// breakTakeover kills the process that takes over after some time. Either the old one goes on, or it had finished, and there is
+// none any more.
+func (g *gateway) breakTakeover(after time.Duration) (survived bool, err error) {
+	_, oldExited := g.tell(true)
+	next, nextExited, err := g.spawn("--takeover")
+	if err != nil {
+		return false, err
+	}
+	time.Sleep(after)
+	g.ends.Add(1)
+	_ = next.Process.Kill()
+	<-nextExited
+	select {
+	case <-oldExited:
+		err = g.start()
+	case <-time.After(drainTimeout + 2*time.Second): // it would have ended by now if it was to
+		g.tell(false)
+		survived = true
+	}
+	g.ends.Add(1)
+	return survived, err
 }
 
 func (g *gateway) pid() int {
@@ -121,10 +190,7 @@ func (g *gateway) alive() bool {
 
 // end ends the process by a signal, and waits for it.
 func (g *gateway) end(s syscall.Signal) {
-	g.mu.Lock()
-	cmd, exited := g.cmd, g.exited
-	g.told = true
-	g.mu.Unlock()
+	cmd, exited := g.tell(true)
 	if cmd == nil {
 		return // it was never started
 	}
