@@ -243,9 +243,15 @@ func TestSocketsServerCloses(t *testing.T) {
 								if err != nil {
 									return
 								}
-								f, _, err := codec.Decode(in[:n])
-								if answer := echoFrame(f); err == nil && f.Flags != codec.FlagNoReply {
-									_, _ = conn.Write(codec.AppendFrame(nil, &answer))
+								for rest := in[:n]; len(rest) > 0; {
+									f, n, err := codec.Decode(rest)
+									if err != nil || n == 0 {
+										return
+									}
+									rest = rest[n:]
+									if answer := echoFrame(f); f.Flags != codec.FlagNoReply {
+										_, _ = conn.Write(codec.AppendFrame(nil, &answer))
+									}
 								}
 							}
 						}()
