@@ -155,18 +155,19 @@ func TestClientThatDoesNotReadIsClosedAtTheLimit(t *testing.T) {
 	good.expectOK(1, 0, "good")
 }
 
-// Goal: a client that reads slowly, but reads, gets every byte of more than its socket holds.
+// Goal: a client that reads slowly, but reads, gets every byte of more than its socket holds. What it asks for before it
+// reads is less than half of MaxClientBufferBytes: from there on it would be paused, and wait for itself.
 func TestSlowReaderGetsEverything(t *testing.T) {
 	s := runNATS(t, nil)
 	answerWith(t, responder(t, s.ClientURL()), DefaultSubject, echo)
 	g := runGateway(t, testConfig(t, s.ClientURL()))
 	waitReady(t, g)
 	p := dial(t, g)
-	payload := strings.Repeat("x", 500_000)
+	payload := strings.Repeat("x", 350_000)
 	for range 10 {
 		p.send(v1(codec.TypeTaskSubmit, payload))
 	}
-	eventually(t, "all answers wait", func() bool { st := g.Stats(); return st.Inflight == 0 && st.ClientBytesBuffered > 4_000_000 })
+	eventually(t, "all answers wait", func() bool { st := g.Stats(); return st.Inflight == 0 && st.ClientBytesBuffered > 2_500_000 })
 	for range 10 {
 		p.expectOK(1, 0, payload)
 	}
