@@ -23,6 +23,7 @@ func (l *loop) Deliver(token uint64, m *upstream.Message) {
 		return
 	}
 	defer l.recoverDelivery()
+	l.noteReply(r.session, r)
 	if r.state == waitsForAck {
 		l.acknowledge(h, r, m)
 		return

@@ -53,7 +53,8 @@
 //	a message                         the server's max_payload   FRAME_TOO_LARGE
 //
 // Where it says paused, waiting can help: nothing is read from the client (pause.go) until there is room again
-// (room.go), or until Config.PauseMax has passed. In a pass each client has a turn of a few frames.
+// (room.go), or until Config.PauseMax has passed. In a pass each client has a turn of a few frames,
+// and where others suffer from one that takes far more, it is held to a share (fair.go).
 //
 // # Takeover
 //

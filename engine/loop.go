@@ -63,6 +63,8 @@ type loop struct {
 
 	peerReserved bool // for the frame that is being served; see reservePeer
 
+	fair fairness // who takes how much
+
 	partials     []*session // that hold a part of a frame, and others that did
 	partialsLook int64      // likewise
 
@@ -108,6 +110,7 @@ func newLoop(g *Gateway, index int) *loop {
 		deadlines:  newWheel(cfg.MaxInflight),
 		readBuffer: make([]byte, readBufferBytes),
 		budget:     localBudget{shared: &g.budget},
+		fair:       fairness{share: shareMin},
 	}
 	l.ids = newIDSet(cfg.MaxInflight)
 	l.durable = newDurable()

@@ -11,6 +11,7 @@ func (l *loop) pass() {
 		panic(err) // the set is ours alone: only a bug can spoil it
 	}
 	l.readClock()
+	l.turnTick()
 	woken := false
 	for i := range events {
 		switch key := events[i].Fd; key {

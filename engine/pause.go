@@ -5,7 +5,7 @@ package engine
 // says when that is.
 
 // pauseReasons says why a session is not read. There may be several reasons at a time.
-type pauseReasons uint8
+type pauseReasons uint16
 
 const (
 	// pausedInflight: the connection has as many requests in flight as it may.
@@ -22,6 +22,8 @@ const (
 	pausedAnswers
 	// pausedHandover: the client is to be passed to another process.
 	pausedHandover
+	// pausedForTurn: the client has had its share for now, see fair.go.
+	pausedForTurn
 
 	// pausedUntilServed is set while a session that may go on has frames left that were read before. It
 	// is not counted as a pause.
@@ -30,14 +32,14 @@ const (
 	// pausedForRoom are the reasons that another client's progress, or time, takes away.
 	pausedForRoom = pausedInflight | pausedPeer | pausedGateway | pausedUpstream | pausedJetStream
 	// pausedForReal are those that are counted.
-	pausedForReal = pausedForRoom | pausedAnswers | pausedHandover
+	pausedForReal = pausedForRoom | pausedAnswers | pausedHandover | pausedForTurn
 )
 
 // PauseLabels names the reasons for Stats.Pauses, in its order, which is that of the bits of pauseReasons.
-var PauseLabels = [PauseCount]string{"inflight", "peer", "gateway", "upstream", "jetstream", "answers", "handover"}
+var PauseLabels = [PauseCount]string{"inflight", "peer", "gateway", "upstream", "jetstream", "answers", "handover", "turn"}
 
 // PauseCount is the number of reasons to pause a client.
-const PauseCount = 7
+const PauseCount = 8
 
 // pausedCountEvery is how often, in nanoseconds, the time that clients are paused is added up at least.
 const pausedCountEvery = int64(1e9)

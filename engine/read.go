@@ -70,7 +70,7 @@ func (l *loop) serveFrames(s *session, data []byte, turn *int) (rest []byte, mor
 
 // admit serves a whole frame, unless it has to wait.
 func (l *loop) admit(s *session, f *codec.Frame, malformed error) bool {
-	if malformed == nil && l.mustWait(s, f) {
+	if !l.mayHave(s, len(f.Payload)) || malformed == nil && l.mustWait(s, f) {
 		return false
 	}
 	l.serve(s, f, malformed)

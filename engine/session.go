@@ -35,6 +35,11 @@ type session struct {
 
 	usage sessionUsage // for the console
 
+	// Of fair.go: the last tick, and the round, in which something was served, and how much; the last tick in which that was
+	// too much.
+	fairTick, fairRound, greedyAt uint32
+	tickServed, roundServed       int
+
 	waitingSince int64 // nanoseconds since Gateway.started, of the frame that waits for room; 0: there was room for the last one
 	partialSince int64 // likewise, of the first byte of an incomplete frame
 

@@ -80,6 +80,7 @@ func (l *loop) armTicker() {
 		at = earlier(at, true, l.lingering[0].until)
 	}
 	at = earlier(at, len(l.waiting) > 0, l.waitingLook)
+	at = earlier(at, len(l.fair.parked) > 0, l.fair.tickEnds)
 	at = earlier(at, len(l.partials) > 0, l.partialsLook)
 	at = earlier(at, l.counters.paused.Load() > 0, l.pausedCounted+pausedCountEvery)
 	at = earlier(at, l.breakers.dueAt != 0, l.breakers.dueAt)
