@@ -154,7 +154,7 @@ func DefaultConfig() Config {
 	return Config{
 		SocketPath:               "/tmp/beamline-gateway.sock",
 		SocketMode:               0o600,
-		Loops:                    min(max(runtime.NumCPU()/2, 1), 8),
+		Loops:                    min(max(runtime.GOMAXPROCS(0)/2, 1), 8),
 		MaxConnections:           4096,
 		MaxInflight:              65536,
 		MaxInflightPerConnection: 1024,

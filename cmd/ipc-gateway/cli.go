@@ -20,6 +20,7 @@ type cli struct {
 	Kill         killCommand         `cmd:"" help:"Close a client of a running gateway."`
 	Drain        drainCommand        `cmd:"" help:"Shut a running gateway down gracefully."`
 	Reload       reloadCommand       `cmd:"" help:"Make a running gateway read its settings again."`
+	Health       healthCommand       `cmd:"" help:"Ask the probe whether a gateway is well, by exit code."`
 	Version      versionCommand      `cmd:"" help:"Print the version of this program."`
 }
 

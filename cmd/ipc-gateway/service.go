@@ -54,6 +54,7 @@ func startService(a *app, flags map[string]string, o *options) (*service, error)
 		drainWanted: make(chan struct{}, 1), handedOver: make(chan struct{}), over: make(chan struct{})}
 	s.signals, s.hangups, s.notify = a.signals(), a.hangups(), newNotifier(s.log)
 	o.engine.Logger = s.log
+	limitMemory(a, s.log)
 
 	passed, err := takePassed()
 	if err != nil {
