@@ -6,7 +6,7 @@
 //	/ready    200     {"status":"healthy","message":"Ready"}             requests are served
 //	          503     {"status":"unhealthy","message":"draining"}        or why else they are not
 //	/metrics  200     the gateway's numbers and those of the Go runtime and the process, in
-//	                  version 0.0.4 of the Prometheus text format
+//	                  version 0.0.4 of the Prometheus text format, or if asked for as OpenMetrics 1.0.0
 //
 // Alive is not ready: a gateway that drains, or that has lost NATS, answers /ready with 503 and
 // /health with 200, because a restart would not help it.

@@ -94,14 +94,28 @@ func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
 	writeVerdict(w, "Ready", h.source.Ready())
 }
 
-func (h *handler) metrics(w http.ResponseWriter, _ *http.Request) {
+// metrics answers in the format and the coding that the scraper prefers.
+func (h *handler) metrics(w http.ResponseWriter, r *http.Request) {
+	text, contentType := h.exposition(), textType
+	if wantsOpenMetrics(r.Header) {
+		text, contentType = appendOpenMetrics(make([]byte, 0, len(text)+metricsBytes/8), text), openMetricsType
+	}
+	w.Header().Set("Vary", "Accept, Accept-Encoding")
+	if acceptsGzip(r.Header) {
+		w.Header().Set("Content-Encoding", "gzip")
+		text = compress(text)
+	}
+	write(w, contentType, http.StatusOK, text)
+}
+
+// exposition returns all metrics in the text format.
+func (h *handler) exposition() []byte {
 	stats := h.source.Stats()
 	text := make([]byte, 0, metricsBytes)
 	for i := range h.families {
 		text = h.families[i].append(text, &stats)
 	}
-	text = appendProcess(text)
-	write(w, "text/plain; version=0.0.4; charset=utf-8", http.StatusOK, text)
+	return appendProcess(text)
 }
 
 // writeVerdict answers with message, or with 503 and the reason if there is one.

@@ -49,10 +49,17 @@ type answer struct {
 
 func do(t *testing.T, server *httptest.Server, method, path string) answer {
 	t.Helper()
+	return ask(t, server, method, path, http.Header{"Accept-Encoding": {"identity"}})
+}
+
+// ask is do with another header.
+func ask(t *testing.T, server *httptest.Server, method, path string, header http.Header) answer {
+	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
+	request.Header = header
 	response, err := server.Client().Do(request)
 	if err != nil {
 		t.Fatal(err)

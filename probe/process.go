@@ -10,8 +10,8 @@ import (
 // appendProcess appends the metrics of the Go runtime and of the process to dst, which is the
 // caller's, and returns it.
 //
-// The library writes "# HELP" without a text, and calls the process_io_ counters gauges: both are
-// put right on the way. What stays is that go_sched_latencies_seconds and go_gc_pauses_seconds have
+// The library writes "# HELP" without a text, spaces between labels, which OpenMetrics does not have, and calls the
+// process_io_ counters gauges: that is put right on the way. What stays is that go_sched_latencies_seconds and go_gc_pauses_seconds have
 // neither _sum nor _count, because the Go runtime does not know the sum, and that two counters have
 // names without _total: go_cgo_calls_count, go_gc_forced_count.
 func appendProcess(dst []byte) []byte {
@@ -25,7 +25,7 @@ func appendProcess(dst []byte) []byte {
 		} else if name, ok := strings.CutSuffix(line, "_total gauge\n"); ok {
 			line = name + "_total counter\n"
 		}
-		dst = append(dst, line...)
+		dst = append(dst, strings.ReplaceAll(line, `", `, `",`)...)
 	}
 	return dst
 }
