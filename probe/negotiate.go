@@ -37,7 +37,7 @@ func wantsOpenMetrics(header http.Header) bool {
 
 // acceptsGzip reports whether the header Accept-Encoding lets an answer be compressed with gzip.
 func acceptsGzip(header http.Header) bool {
-	named, any := -1.0, 0.0
+	named, others := -1.0, 0.0
 	for _, item := range listOf(header, "Accept-Encoding") {
 		coding, params, _ := strings.Cut(item, ";")
 		_, q, _ := strings.Cut(params, "q=")
@@ -45,10 +45,10 @@ func acceptsGzip(header http.Header) bool {
 		case "gzip", "x-gzip":
 			named = quality(strings.TrimSpace(q))
 		case "*":
-			any = quality(strings.TrimSpace(q))
+			others = quality(strings.TrimSpace(q))
 		}
 	}
-	return named > 0 || named < 0 && any > 0
+	return named > 0 || named < 0 && others > 0
 }
 
 // listOf returns the items of a header whose values are lists.
