@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"os"
 	"os/user"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/aigroup/ipc-gateway/engine"
+	"github.com/aigroup/ipc-gateway/internal/program"
 	"github.com/aigroup/ipc-gateway/upstream"
 )
 
@@ -56,7 +56,7 @@ func (s *Server) clients(w http.ResponseWriter, r *http.Request) {
 	for i := range infos {
 		c := &infos[i]
 		list.Clients[i] = Client{
-			ID: c.ID, Loop: c.Loop, UID: c.UID, User: names.of(c.UID), GID: c.GID, PID: c.PID, Program: programOf(c.PID), Rule: c.Rule,
+			ID: c.ID, Loop: c.Loop, UID: c.UID, User: names.of(c.UID), GID: c.GID, PID: c.PID, Program: program.Name(c.PID), Rule: c.Rule,
 			AgeSeconds: c.Age.Seconds(), IdleSeconds: c.Idle.Seconds(), Protocol: c.Version, Inflight: c.Inflight, Requests: c.Requests,
 			BytesIn: c.BytesIn, BytesOut: c.BytesOut, BytesWaiting: c.Waiting, Paused: c.Paused, Closing: c.Closing,
 		}
@@ -90,18 +90,6 @@ func (n userNames) of(uid uint32) string {
 		n[uid] = name
 	}
 	return name
-}
-
-// programOf returns the name of the program that runs as pid, as ps shows it.
-func programOf(pid int32) string {
-	if pid <= 0 {
-		return ""
-	}
-	name, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/comm")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSuffix(string(name), "\n")
 }
 
 func (s *Server) kill(w http.ResponseWriter, r *http.Request) {

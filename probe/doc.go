@@ -1,6 +1,9 @@
-// Package probe tells the outside how a gateway is: /health, /ready and /metrics on net/http.
+// Package probe tells the outside how a gateway is, on net/http.
 //
 //	path      status  body
+//	/         200     a page for people, which shows what /status.json says
+//	/status.json
+//	          200     state, rates and latencies, links, breakers, and the busiest clients
 //	/health   200     {"status":"healthy","message":"Alive"}             every event loop turns
 //	          503     {"status":"unhealthy","message":"<which does not>"}
 //	/ready    200     {"status":"healthy","message":"Ready"}             requests are served
@@ -18,9 +21,17 @@
 // tests fail for a field of Stats that no family shows and for a family that the document lacks.
 // The exposition is written anew for each scrape, so nothing here is shared between requests.
 //
-// # What a scrape costs
+// # Who may see what
+//
+// Nobody has to tell who he is. The program names of clients, subjects, and the addresses of servers are only in answers to
+// requests that come over loopback and name it as their host; payloads are nowhere.
+//
+// # What it costs
 //
 // The loops are not stopped to read their counters. The Go runtime's numbers need runtime.ReadMemStats,
 // which stops the world for some tens of microseconds, and the number of open descriptors needs
 // a walk over /proc/self/fd.
+//
+// A status asks each loop for its clients and breakers, and the NATS servers for a PONG, but at most once a second,
+// however many look at the page, and never while nobody does.
 package probe

@@ -33,6 +33,11 @@ type Source interface {
 	Ready() error
 	// Stats returns the numbers of this moment.
 	Stats() engine.Stats
+	// Clients, Links and Breakers tell about each one of them. They return what there is when ctx ends, and an error that
+	// says which event loops have not answered.
+	Clients(ctx context.Context) ([]engine.ClientInfo, error)
+	Links(ctx context.Context) []engine.LinkInfo
+	Breakers(ctx context.Context) ([]engine.BreakerInfo, error)
 }
 
 // Option changes what [NewHandler] returns.
@@ -46,12 +51,14 @@ func WithVersion(version string) Option {
 type handler struct {
 	source   Source
 	version  string
+	started  time.Time
 	families []family
+	statuses statusCache
 }
 
-// NewHandler returns a handler of /health, /ready and /metrics that reads source.
+// NewHandler returns a handler of /, /status.json, /health, /ready and /metrics that reads source.
 func NewHandler(source Source, options ...Option) http.Handler {
-	h := &handler{source: source, version: "unknown"}
+	h := &handler{source: source, version: "unknown", started: time.Now(), statuses: statusCache{ageMax: statusAgeMax}}
 	for _, option := range options {
 		option(h)
 	}
@@ -72,8 +79,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		serve = h.ready
 	case "/metrics":
 		serve = h.metrics
+	case "/":
+		serve = h.page
+	case "/status.json":
+		serve = h.serveStatus
 	default:
-		http.Error(w, "Nothing is at this path. There are:\n/health\n/ready\n/metrics", http.StatusNotFound)
+		http.Error(w, "Nothing is at this path. There are:\n/\n/status.json\n/health\n/ready\n/metrics", http.StatusNotFound)
 		return
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {

@@ -21,6 +21,12 @@ type state struct {
 	alive func(context.Context) error // nil: alive
 	ready error
 	stats engine.Stats
+
+	clients  []engine.ClientInfo
+	links    []engine.LinkInfo
+	breakers []engine.BreakerInfo
+	stuck    error // of the loops that tell about the above
+	asked    int   // times that the loops were asked
 }
 
 func (s *state) Alive(ctx context.Context) error {
@@ -31,6 +37,13 @@ func (s *state) Alive(ctx context.Context) error {
 }
 func (s *state) Ready() error        { return s.ready }
 func (s *state) Stats() engine.Stats { return s.stats }
+
+func (s *state) Clients(context.Context) ([]engine.ClientInfo, error) {
+	s.asked++
+	return s.clients, s.stuck
+}
+func (s *state) Links(context.Context) []engine.LinkInfo                { return s.links }
+func (s *state) Breakers(context.Context) ([]engine.BreakerInfo, error) { return s.breakers, s.stuck }
 
 // serve serves source on a real port, and returns its URL.
 func serve(t *testing.T, source Source, options ...Option) *httptest.Server {
@@ -133,7 +146,7 @@ func TestHealthDoesNotWaitForEver(t *testing.T) {
 
 func TestOtherPathsAreNotFound(t *testing.T) {
 	server := serve(t, &state{})
-	for _, path := range []string{"/", "/healthz", "/health/", "/metrics/x", "/READY", "/%2e%2e/health"} {
+	for _, path := range []string{"/index.html", "/status", "/healthz", "/health/", "/metrics/x", "/READY", "/%2e%2e/health"} {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			got := do(t, server, method, path)
 			if got.code != http.StatusNotFound || got.header.Get("Allow") != "" {
@@ -153,7 +166,7 @@ func TestOtherPathsAreNotFound(t *testing.T) {
 
 func TestOtherMethodsAreNotAllowed(t *testing.T) {
 	server := serve(t, &state{})
-	for _, path := range []string{"/health", "/ready", "/metrics"} {
+	for _, path := range []string{"/", "/status.json", "/health", "/ready", "/metrics"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, "BREW"} {
 			got := do(t, server, method, path)
 			if got.code != http.StatusMethodNotAllowed || got.header.Get("Allow") != "GET, HEAD" {
