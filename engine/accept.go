@@ -43,6 +43,7 @@ func newAcceptor(g *Gateway, socket *SocketFile) *acceptor {
 // run accepts until it is told to stop by a deadline of the listener, and has accepted who had
 // connected until then, or until the listener is closed.
 func (a *acceptor) run() {
+	labelGoroutine(partLabel, "accept")
 	backoff := acceptBackoffMin
 	var idleSince, giveUp time.Time
 	for {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -161,7 +162,13 @@ func (g *Gateway) openSocket() (err error) {
 
 func (g *Gateway) startLinks() {
 	for _, l := range g.loops {
-		l.control.Start()
+		var started sync.WaitGroup
+		started.Go(func() {
+			// The goroutines of the control, and nats.go's, inherit the labels of this one.
+			labelGoroutine(partLabel, "nats", loopLabel, strconv.Itoa(l.index))
+			l.control.Start()
+		})
+		started.Wait()
 	}
 }
 

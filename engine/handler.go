@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"os"
+	"strconv"
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
@@ -63,8 +64,8 @@ func (*handler) OnClose(c gnet.Conn, err error) gnet.Action {
 	return gnet.None
 }
 
-// adopt makes the event loop of a fresh bell l's, hangs the bell, and pins the loop's thread if that
-// is wanted.
+// adopt makes the event loop of a fresh bell l's, hangs the bell, labels the goroutine, and names and pins the loop's
+// thread if pinning is wanted.
 func (l *loop) adopt(c gnet.Conn) error {
 	l.events = c.EventLoop()
 	for _, other := range l.gateway.loops[:l.index] {
@@ -75,10 +76,12 @@ func (l *loop) adopt(c gnet.Conn) error {
 	if err := l.watch.hang(c.Fd()); err != nil {
 		return fmt.Errorf("engine: hanging the bell of loop %d: %w", l.index, err)
 	}
+	labelGoroutine(partLabel, "loop", loopLabel, strconv.Itoa(l.index))
 	cpus := l.gateway.cfg.CPUs
 	if len(cpus) == 0 {
 		return nil
 	}
+	l.nameThread()
 	var set unix.CPUSet
 	set.Set(cpus[l.index])
 	if err := unix.SchedSetaffinity(0, &set); err != nil {

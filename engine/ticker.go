@@ -24,6 +24,7 @@ func newTicker(g *Gateway) *ticker {
 func (t *ticker) start() { t.running.Go(t.run) }
 
 func (t *ticker) run() {
+	labelGoroutine(partLabel, "ticker")
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {

@@ -11,6 +11,8 @@
 //	/metrics  200     the gateway's numbers and those of the Go runtime and the process, in
 //	                  version 0.0.4 of the Prometheus text format, or if asked for as OpenMetrics 1.0.0
 //
+// With [WithProfiles] there are profiles of the process below /debug/pprof/, without it 404.
+//
 // Alive is not ready: a gateway that drains, or that has lost NATS, answers /ready with 503 and
 // /health with 200, because a restart would not help it.
 //
@@ -34,4 +36,10 @@
 //
 // A status asks each loop for its clients and breakers, and the NATS servers for a PONG, but at most once a second,
 // however many look at the page, and never while nobody does.
+//
+// # What profiles cost
+//
+// Nothing while none is taken: contention is recorded only as long as somebody reads /debug/pprof/mutex or block.
+// The heap's allocations are sampled from the start of the process on, one for each 512 KiB; a process that
+// serves no profiles sets runtime.MemProfileRate to 0. The command line is not served, for it may hold secrets.
 package probe

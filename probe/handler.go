@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -48,12 +49,18 @@ func WithVersion(version string) Option {
 	return func(h *handler) { h.version = version }
 }
 
+// WithProfiles serves /debug/pprof/ as well.
+func WithProfiles() Option {
+	return func(h *handler) { h.profiles = &profiles{} }
+}
+
 type handler struct {
 	source   Source
 	version  string
 	started  time.Time
 	families []family
 	statuses statusCache
+	profiles *profiles // nil: none are served
 }
 
 // NewHandler returns a handler of /, /status.json, /health, /ready and /metrics that reads source.
@@ -71,6 +78,10 @@ func NewHandler(source Source, options ...Option) http.Handler {
 // ServeHTTP implements [http.Handler].
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
+	if strings.HasPrefix(r.URL.Path, profilesPath) {
+		h.serveProfile(w, r)
+		return
+	}
 	var serve func(http.ResponseWriter, *http.Request)
 	switch r.URL.Path {
 	case "/health":
@@ -84,7 +95,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/status.json":
 		serve = h.serveStatus
 	default:
-		http.Error(w, "Nothing is at this path. There are:\n/\n/status.json\n/health\n/ready\n/metrics", http.StatusNotFound)
+		h.notFound(w)
 		return
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -93,6 +104,27 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	serve(w, r)
+}
+
+func (h *handler) notFound(w http.ResponseWriter) {
+	there := "Nothing is at this path. There are:\n/\n/status.json\n/health\n/ready\n/metrics"
+	if h.profiles != nil {
+		there += "\n" + profilesPath
+	}
+	http.Error(w, there, http.StatusNotFound)
+}
+
+// serveProfile serves what is below profilesPath, if that is wanted.
+func (h *handler) serveProfile(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case h.profiles == nil:
+		http.Error(w, "Profiles are switched off: start the gateway with --pprof", http.StatusNotFound)
+	case r.Method != http.MethodGet:
+		w.Header().Set("Allow", http.MethodGet)
+		http.Error(w, "Profiles are taken by "+http.MethodGet, http.StatusMethodNotAllowed)
+	default:
+		h.profiles.serve(w, r)
+	}
 }
 
 func (h *handler) health(w http.ResponseWriter, r *http.Request) {

@@ -55,6 +55,7 @@ func startService(a *app, flags map[string]string, o *options) (*service, error)
 	s.signals, s.hangups, s.notify = a.signals(), a.hangups(), newNotifier(s.log)
 	o.engine.Logger = s.log
 	limitMemory(a, s.log)
+	o.sampleHeap()
 
 	passed, err := takePassed()
 	if err != nil {
@@ -67,6 +68,9 @@ func startService(a *app, flags map[string]string, o *options) (*service, error)
 	}
 	s.log.Info("serving", "version", buildVersion(), "pid", os.Getpid(), "socket", o.engine.SocketPath, "control", s.controlPath(),
 		"loops", o.engine.Loops, "cpus", showCPUs(o.engine.CPUs), "nats", redacted(o.engine.NATS.URLs), "probe", s.daemon.ProbeAddr())
+	if o.pprof != pprofOff {
+		s.log.Info("profiles are served", "url", "http://"+s.daemon.ProbeAddr()+"/debug/pprof/")
+	}
 	ctx, stopTelling := context.WithCancel(context.Background())
 	s.stopTelling = stopTelling
 	s.notify.serving(ctx, s.daemon.Gateway())
@@ -127,7 +131,7 @@ func (s *service) start(socket *engine.SocketFile) error {
 	if err != nil {
 		return err
 	}
-	if s.daemon, err = daemon.Start(s.options.engine, probe, buildVersion()); err != nil {
+	if s.daemon, err = daemon.Start(s.options.engine, probe, buildVersion(), s.options.probeOptions()...); err != nil {
 		return err
 	}
 	if socket == nil {

@@ -14,6 +14,7 @@ type options struct {
 	engine       engine.Config
 	control      string // path of the control socket; empty: beside the socket; controlOff: none
 	probeAddr    string // host:port, or empty: no probe
+	pprof        string // pprofOff, pprofLoopback or pprofAnywhere
 	drainTimeout time.Duration
 	takeover     bool
 	logLevel     slog.Level
@@ -26,6 +27,7 @@ func defaultOptions() *options {
 	return &options{
 		engine:       engine.DefaultConfig(),
 		probeAddr:    "127.0.0.1:8080",
+		pprof:        pprofOff,
 		drainTimeout: 30 * time.Second,
 		logLevel:     slog.LevelInfo,
 		logFormat:    "text",
@@ -63,7 +65,7 @@ func (s *setting) needsRestart() bool {
 		return true
 	}
 	switch s.flag {
-	case "config", "max-inflight", "probe-addr", "log-format":
+	case "config", "max-inflight", "probe-addr", "pprof", "log-format":
 		return true
 	}
 	return false
@@ -187,6 +189,8 @@ func (o *options) settings() []setting {
 			help: "If a gateway serves the socket, take it over with all its clients: no connect fails and no request is lost; the other one ends by itself."},
 		{flag: "probe-addr", env: "IPC_PROBE_ADDR", group: groupOperate, arg: "HOST:PORT", value: addressValue(&o.probeAddr),
 			help: "Where /health, /ready and /metrics are served; off: nowhere."},
+		{flag: "pprof", env: "IPC_PPROF", group: groupOperate, value: pprofValue(&o.pprof),
+			help: "Serve profiles at /debug/pprof/ of the probe, if that is on loopback; --pprof=anywhere: on any address. off: not at all."},
 		{flag: "log-level", env: "IPC_LOG_LEVEL", group: groupOperate, arg: "LEVEL", value: levelValue(&o.logLevel),
 			help: "Least level that is logged: debug, info, warn or error."},
 		{flag: "log-format", env: "IPC_LOG_FORMAT", group: groupOperate, arg: "FORMAT", value: choiceValue(&o.logFormat, "text", "json"),

@@ -50,6 +50,9 @@ func (a *app) configure(flags map[string]string) (o *options, problems []string)
 	for _, message := range messages(o.engine.Validate()) {
 		problems = append(problems, blame(message, values)+message)
 	}
+	if message := o.pprofProblem(); message != "" {
+		problems = append(problems, message)
+	}
 	return o, problems
 }
 

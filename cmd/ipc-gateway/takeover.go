@@ -89,7 +89,7 @@ func (s *service) inherit(gateway *engine.Gateway, from *control.Takeover) (err 
 	}
 	i.Socket = nil // the gateway's
 	s.inherited = i
-	s.daemon = daemon.Serve(gateway, probe, buildVersion(), s.log)
+	s.daemon = daemon.Serve(gateway, probe, buildVersion(), s.log, s.options.probeOptions()...)
 	return nil
 }
 

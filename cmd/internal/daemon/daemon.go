@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/pprof"
 	"sync"
 	"time"
 
@@ -33,7 +34,7 @@ const (
 // Daemon is a running gateway with its probe.
 type Daemon struct {
 	gateway  *engine.Gateway
-	version  string
+	options  []probe.Option
 	log      *slog.Logger
 	listener net.Listener // nil: no probe
 	address  string       // of the probe, or "off"
@@ -57,8 +58,8 @@ func ListenProbe(address string) (net.Listener, error) {
 }
 
 // Start starts a gateway and serves its probe on listener, which it owns from now on, or nowhere
-// if that is nil. The probe tells version. Start does not wait for NATS.
-func Start(cfg engine.Config, listener net.Listener, version string) (*Daemon, error) {
+// if that is nil. The probe tells version, and has the options. Start does not wait for NATS.
+func Start(cfg engine.Config, listener net.Listener, version string, options ...probe.Option) (*Daemon, error) {
 	gateway, err := engine.New(cfg)
 	if err == nil {
 		err = gateway.Start()
@@ -73,12 +74,13 @@ func Start(cfg engine.Config, listener net.Listener, version string) (*Daemon, e
 	if log == nil {
 		log = slog.Default()
 	}
-	return Serve(gateway, listener, version, log), nil
+	return Serve(gateway, listener, version, log, options...), nil
 }
 
 // Serve is the part of Start for a gateway that runs.
-func Serve(gateway *engine.Gateway, listener net.Listener, version string, log *slog.Logger) *Daemon {
-	d := &Daemon{gateway: gateway, version: version, log: log, listener: listener, address: "off"}
+func Serve(gateway *engine.Gateway, listener net.Listener, version string, log *slog.Logger, options ...probe.Option) *Daemon {
+	options = append([]probe.Option{probe.WithVersion(version)}, options...)
+	d := &Daemon{gateway: gateway, options: options, log: log, listener: listener, address: "off"}
 	if listener != nil {
 		d.address = listener.Addr().String()
 		d.serveProbe(listener)
@@ -88,7 +90,7 @@ func Serve(gateway *engine.Gateway, listener net.Listener, version string, log *
 
 func (d *Daemon) serveProbe(listener net.Listener) {
 	server, served := &http.Server{
-		Handler:           probe.NewHandler(d.gateway, probe.WithVersion(d.version)),
+		Handler:           probe.NewHandler(d.gateway, d.options...),
 		ReadHeaderTimeout: probeHeaderTimeout,
 		ReadTimeout:       probeReadTimeout,
 		WriteTimeout:      probeWriteTimeout,
@@ -101,6 +103,8 @@ func (d *Daemon) serveProbe(listener net.Listener) {
 	d.mu.Unlock()
 	go func() {
 		defer close(served)
+		// The goroutines that serve inherit it.
+		pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("part", "probe")))
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			d.log.Error("the probe is gone, the gateway goes on without it", "error", err)
 		}
