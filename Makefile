@@ -76,6 +76,10 @@ cover: ## write results/cover.html
 	go tool cover -html=results/cover.out -o results/cover.html
 	go tool cover -func=results/cover.out | tail -1
 
+.PHONY: check-deploy
+check-deploy: ## ask a real Prometheus every query of the dashboard, check the rules and all else in deploy/
+	go test -count=1 -v ./deploy -deploy.live
+
 .PHONY: docker
 docker: ## build the image ipc-gateway:$(VERSION)
 	docker build --build-arg VERSION=$(VERSION) -t ipc-gateway:$(VERSION) .
