@@ -22,7 +22,7 @@ func TestRequestsUnderARuleDoNotAllocate(t *testing.T) {
 	for _, kind := range []string{"v1-request", "v2-request", "publish", "noreply", "mixed"} {
 		t.Run(kind, func(t *testing.T) {
 			load := startProcess(t, "alloc-load", "SOCKET="+cfg.SocketPath, "KIND="+kind)
-			runLoad(t, load, 10_000)
+			runLoad(t, load, 30_000) // until the buffers have found their sizes
 			requests := 60_000
 			before := mallocs()
 			runLoad(t, load, requests)
