@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/pool"
 )
 
 // counters are one loop's part of Stats. Only the loop writes them.
@@ -164,9 +165,11 @@ func (l *loop) addTo(s *Stats) {
 	s.Inflight += inflight
 	s.SlotsAcquired += l.slots.Counts.Acquired()
 	s.SlotsReleased += l.slots.Counts.Released()
-	s.BuffersAvailable += l.buffers.Counts.Available()
-	s.BuffersAcquired += l.buffers.Counts.Acquired()
-	s.BuffersReleased += l.buffers.Counts.Released()
+	for _, buffers := range [...]*pool.Buffers{l.buffers, l.durable.messages} {
+		s.BuffersAvailable += buffers.Counts.Available()
+		s.BuffersAcquired += buffers.Counts.Acquired()
+		s.BuffersReleased += buffers.Counts.Released()
+	}
 
 	u := &l.link.Counters
 	for i := range s.FlushBatches {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -40,14 +41,17 @@ type heldMessage struct {
 
 // durable is what a loop knows of all its held messages.
 type durable struct {
-	held      int    // messages
-	heldBytes int    // their bytes
-	epoch     uint64 // of the link in which they were last sent
-	idPrefix  string // of the ids that we give; unique in the world
-	ids       uint64 // given so far
+	held      int           // messages
+	heldBytes int           // their bytes
+	epoch     uint64        // of the link in which they were last sent
+	idPrefix  string        // of the ids that we give; unique in the world
+	messages  *pool.Buffers // apart from others, which grow to what a read or many answers take
+	ids       uint64        // given so far
 }
 
-func newDurable() durable { return durable{idPrefix: nuid.Next() + "-"} }
+func newDurable() durable {
+	return durable{idPrefix: nuid.Next() + "-", messages: pool.NewBuffers(buffersKept, bufferBytesMax, bufferBytesTotal)}
+}
 
 // headerLine returns the value of the first header line that begins with name, which includes the colon,
 // without the space around it. Unlike HTTP's, these names are compared by case: so does the server.
@@ -87,11 +91,12 @@ func (l *loop) holdMessage(h pool.Handle, r *request, subject []byte, f *codec.F
 	if len(subject)+len(headers)+len(f.Payload)+l.durable.heldBytes > l.policy.MaxHeldBytes {
 		return 0, errHeldFull
 	}
-	b := l.buffers.Acquire()
-	b.B = l.link.AppendMessage(b.B, subject, headers, f.Payload, uint64(h))
 	total := upstream.MessageBytes(headers, f.Payload)
+	b := l.durable.messages.Acquire()
+	b.B = slices.Grow(b.B, len(subject)+total+upstreamOverhead)
+	b.B = l.link.AppendMessage(b.B, subject, headers, f.Payload, uint64(h))
 	if end, err = l.link.PublishAppended(b.B, total); err != nil {
-		l.buffers.Release(b)
+		l.durable.messages.Release(b)
 		return 0, err
 	}
 	r.held = heldMessage{bytes: b, total: uint32(total), attempts: 1}
@@ -128,7 +133,7 @@ func (l *loop) countHeld(messages, bytes int) {
 // dropMessage gives back what r holds for JetStream.
 func (l *loop) dropMessage(r *request) {
 	l.countHeld(-1, -len(r.held.bytes.B))
-	l.buffers.Release(r.held.bytes)
+	l.durable.messages.Release(r.held.bytes)
 	r.held.bytes = nil
 }
 

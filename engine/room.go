@@ -19,6 +19,10 @@ const (
 	// A session is paused while more than MaxClientBufferBytes/answersHighPart bytes wait for its client, until
 	// less than MaxClientBufferBytes/answersLowPart do. What is in flight then has the rest for its answers.
 	answersHighPart, answersLowPart = 2, 4
+
+	// Frames wait while more than MaxUpstreamBufferBytes/upstreamHighPart bytes wait for NATS, until less than
+	// MaxUpstreamBufferBytes/upstreamLowPart do: more would be no faster. The rest is for those that have waited too long.
+	upstreamHighPart, upstreamLowPart = 16, 32
 )
 
 // forNATS tells the frame types that need room.
@@ -74,7 +78,7 @@ func (l *loop) noRoom(s *session, f *codec.Frame) (why pauseReasons) {
 		return pausedUpstream
 	}
 	bytes := len(f.Subject) + len(f.Headers) + len(f.Payload)
-	if waiting := l.link.PendingBytes(); waiting > 0 && waiting+bytes+upstreamOverhead > l.policy.MaxUpstreamBufferBytes {
+	if waiting := l.link.PendingBytes(); waiting > 0 && waiting+bytes+upstreamOverhead > l.policy.MaxUpstreamBufferBytes/upstreamHighPart {
 		l.gates |= pausedUpstream
 		return pausedUpstream
 	}
@@ -147,7 +151,7 @@ func (l *loop) openGates() bool {
 		l.budget.shared.starving.Add(-1)
 		l.gateway.wakeLoops(l)
 	}
-	if l.gates&pausedUpstream != 0 && l.link.PendingBytes() <= l.policy.MaxUpstreamBufferBytes/2 {
+	if l.gates&pausedUpstream != 0 && l.link.PendingBytes() <= l.policy.MaxUpstreamBufferBytes/upstreamLowPart {
 		l.gates &^= pausedUpstream
 	}
 	if l.gates&pausedJetStream != 0 && l.durable.heldBytes <= l.policy.MaxHeldBytes/4*3 {

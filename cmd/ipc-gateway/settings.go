@@ -126,7 +126,7 @@ func (o *options) settings() []setting {
 		{flag: "max-client-buffer", env: "IPC_MAX_CLIENT_BUFFER", group: groupLimits, arg: "SIZE", value: sizeValue(&c.MaxClientBufferBytes),
 			help: "Bytes that may wait for a client that does not read; from half of it on the client is paused, over it closed."},
 		{flag: "max-upstream-buffer", env: "IPC_MAX_UPSTREAM_BUFFER", group: groupLimits, arg: "SIZE", value: sizeValue(&c.MaxUpstreamBufferBytes),
-			help: "Bytes that may wait for NATS in each loop; over it clients are paused, see --pause-max."},
+			help: "Bytes that may wait for NATS in each loop; from a sixteenth of it on clients are paused, see --pause-max."},
 
 		{flag: "max-jetstream-buffer", env: "IPC_MAX_JETSTREAM_BUFFER", group: groupLimits, arg: "SIZE", value: sizeValue(&c.MaxHeldBytes),
 			help: "Bytes of messages that each loop keeps until JetStream has acknowledged them; over it clients are paused, see --pause-max."},
