@@ -88,15 +88,29 @@ func (g *Gateway) handOverSockets(conn *net.UnixConn, probe *os.File, probeAddre
 	return pass(conn, message{kind: messageSockets, in: meta}, files...)
 }
 
-// run passes on every client. After an error those that are left are served on.
-func (h *handover) run(timeout time.Duration) (err error) {
-	g := h.gateway
-	each := func(do func(l *loop)) {
-		for _, l := range g.loops {
-			l.post(func() { do(l) })
-		}
+// run passes on every client, and says that this was all. After an error those that are left are served on.
+func (h *handover) run(timeout time.Duration) error {
+	err := h.passAll(timeout)
+	if err == nil {
+		err = pass(h.conn, message{kind: messageDone})
 	}
-	each(func(l *loop) { l.beginHandover(h) })
+	if err != nil {
+		h.each((*loop).endHandover)
+		h.putBack()
+	}
+	return err
+}
+
+// each has every loop do something soon.
+func (h *handover) each(do func(l *loop)) {
+	for _, l := range h.gateway.loops {
+		l.post(func() { do(l) })
+	}
+}
+
+func (h *handover) passAll(timeout time.Duration) error {
+	g := h.gateway
+	h.each(func(l *loop) { l.beginHandover(h) })
 	rested, late := time.NewTimer(handoverRest), time.NewTimer(timeout)
 	defer rested.Stop()
 	defer late.Stop()
@@ -104,20 +118,18 @@ func (h *handover) run(timeout time.Duration) (err error) {
 	defer poll.Stop()
 	for g.connections.Load() > 0 {
 		if err := h.passQueued(); err != nil {
-			each((*loop).endHandover)
-			h.putBack()
 			return err
 		}
 		select {
 		case <-h.arrived:
 		case <-poll.C:
 		case <-rested.C:
-			each((*loop).restlessGoOn)
+			h.each((*loop).restlessGoOn)
 		case <-late.C:
-			each((*loop).restAtOnce)
+			h.each((*loop).restAtOnce)
 		}
 	}
-	return pass(h.conn, message{kind: messageDone})
+	return nil
 }
 
 // passQueued passes on the clients that are queued. After an error queue holds those that were not taken.

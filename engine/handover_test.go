@@ -276,6 +276,60 @@ func TestHandoverThatFails(t *testing.T) {
 	}
 }
 
+// Goal: the last message is sent well also if the other process takes it and closes at once.
+func TestHandoverEndsWellWhenTheOtherIsFaster(t *testing.T) {
+	for range 300 {
+		old, young := connected(t)
+		closed := make(chan error, 1)
+		go func() {
+			_, _, err := receive(young, testTimeout)
+			if err == nil {
+				err = acknowledge(young)
+			}
+			closed <- errors.Join(err, young.Close())
+		}()
+		if err := pass(old, message{kind: messageDone}); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-closed; err != nil {
+			t.Fatal(err)
+		}
+		_ = old.Close()
+	}
+}
+
+// Goal: if the other process dies when it has all clients, before it has said so, this one serves who comes.
+func TestHandoverWithoutAnEnd(t *testing.T) {
+	s := runNATS(t, nil)
+	answerWith(t, responder(t, s.ClientURL()), DefaultSubject, echo)
+	g := runGateway(t, testConfig(t, s.ClientURL()))
+	waitReady(t, g)
+	old, young := connected(t)
+	given := make(chan error, 1)
+	go func() {
+		err := AwaitHandover(old, testTimeout)
+		if err == nil {
+			err = g.HandOver(old, nil, "", func() {}, testTimeout)
+		}
+		given <- err
+	}()
+	i, err := Inherit(young)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.Close()
+	if err := acknowledge(young); err != nil {
+		t.Fatal(err)
+	}
+	_ = young.Close()
+	if err := <-given; err == nil {
+		t.Error("HandOver says that it succeeded")
+	}
+	p := dial(t, g)
+	p.send(v1(codec.TypeTaskSubmit, "after"))
+	p.expectOK(1, 0, "after")
+}
+
 // Goal: what is no handover message is refused, and no descriptor stays open.
 func FuzzHandoverMessage(f *testing.F) {
 	f.Add([]byte{messageClient, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1, 'i', 'n', 'o'})

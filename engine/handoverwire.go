@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,8 +86,9 @@ func passDescriptors(conn *net.UnixConn, m message, fds ...int) error {
 	} else if n < len(header) {
 		return io.ErrShortWrite
 	}
-	for _, part := range [][]byte{m.in, m.out} {
-		if _, err := conn.Write(part); err != nil {
+	// An empty write would fail if the other process had taken the message, and closed, already.
+	if rest := slices.Concat(m.in, m.out); len(rest) > 0 {
+		if _, err := conn.Write(rest); err != nil {
 			return err
 		}
 	}

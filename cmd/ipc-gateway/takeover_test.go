@@ -24,6 +24,11 @@ func succeed(t *testing.T, g *gateway, args ...string) *gateway {
 	args = append([]string{"serve", "--takeover", "--socket", g.socket, "--probe-addr", "127.0.0.1:0"}, args...)
 	next.process = start(t, nil, args...)
 	next.waitLog("msg=serving")
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the gateway that took over: %s", next.stderr.String())
+		}
+	})
 	next.probe = "http://" + probeAddress.FindStringSubmatch(next.stderr.String())[1]
 	if code := g.wait(); code != 0 {
 		t.Fatalf("the gateway that handed over: exit code %d: %s", code, g.stderr.String())
