@@ -5,6 +5,7 @@ PKG         ?= ./...
 BENCH       ?= .
 BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
+PROFILE_FLAGS ?=
 
 # The linters' versions are part of the code: a new one is a commit of its own.
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -64,6 +65,14 @@ bench-gate: ## check mallocs, system calls and inlining; compare with BASE for i
 .PHONY: perf
 perf: ## the whole benchmark suite, into results/, 8 minutes (BENCH_FLAGS=--quick: half a minute)
 	perf/run_benchmarks.sh $(BENCH_FLAGS)
+
+.PHONY: profile
+profile: ## profile a gateway under load, into results/, 2 minutes (PROFILE_FLAGS="--seconds 5": see pprof/capture.sh)
+	pprof/capture.sh $(PROFILE_FLAGS)
+
+.PHONY: pgo
+pgo: ## record the profile that go build optimizes the gateway by (then pprof/pgo.sh --measure: what it is worth)
+	pprof/pgo.sh
 
 .PHONY: microbench
 microbench: ## run the packages' own benchmarks (BENCH=Decode PKG=./codec: some of them)

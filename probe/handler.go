@@ -49,9 +49,9 @@ func WithVersion(version string) Option {
 	return func(h *handler) { h.version = version }
 }
 
-// WithProfiles serves /debug/pprof/ as well.
-func WithProfiles() Option {
-	return func(h *handler) { h.profiles = &profiles{} }
+// WithProfiles serves /debug/pprof/ as well: to this machine, or to anyone.
+func WithProfiles(anyone bool) Option {
+	return func(h *handler) { h.profiles = &profiles{anyone: anyone} }
 }
 
 type handler struct {
@@ -119,6 +119,8 @@ func (h *handler) serveProfile(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case h.profiles == nil:
 		http.Error(w, "Profiles are switched off: start the gateway with --pprof", http.StatusNotFound)
+	case !h.profiles.anyone && !fromThisMachine(r):
+		http.Error(w, "Profiles are for this machine only: start the gateway with --pprof=anywhere", http.StatusForbidden)
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", http.MethodGet)
 		http.Error(w, "Profiles are taken by "+http.MethodGet, http.StatusMethodNotAllowed)

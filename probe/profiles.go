@@ -41,6 +41,8 @@ The label "part" says what a goroutine is for: loop, nats, accept, ticker, probe
 
 // profiles serves the profiles of the process.
 type profiles struct {
+	anyone bool // may read them, not only this machine
+
 	// Each is held by the capture that has switched a recording on, which is for the whole process.
 	mutex, block sync.Mutex
 }

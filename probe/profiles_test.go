@@ -42,7 +42,7 @@ func TestProfilesAreOff(t *testing.T) {
 
 // Goal: each profile of the index is there, the command line is not, and wrong requests are told what is wrong.
 func TestProfiles(t *testing.T) {
-	server := serve(t, &state{}, WithProfiles())
+	server := serve(t, &state{}, WithProfiles(false))
 	index := do(t, server, http.MethodGet, profilesPath)
 	for _, path := range []string{"allocs", "heap", "goroutine", "threadcreate", "allocs?seconds=1", "mutex?seconds=1", "block?seconds=1&rate=1"} {
 		name, _, _ := strings.Cut(path, "?")
@@ -71,10 +71,30 @@ func TestProfiles(t *testing.T) {
 	}
 }
 
+// Goal: a page from elsewhere, whose name was made to resolve to loopback, reads no profiles, unless anyone may.
+func TestProfilesAreForThisMachine(t *testing.T) {
+	for anyone, want := range map[bool]int{false: http.StatusForbidden, true: http.StatusOK} {
+		server := serve(t, &state{}, WithProfiles(anyone))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+profilesPath, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Host = "example.org:8080"
+		response, err := server.Client().Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("anyone %v: %d, want %d", anyone, response.StatusCode, want)
+		}
+	}
+}
+
 // Goal: a capture takes as long as it was told to, however short the server's other bounds are, and a mutex profile shows
 // who held the lock.
 func TestProfileOutlastsTimeouts(t *testing.T) {
-	server := httptest.NewUnstartedServer(NewHandler(&state{}, WithProfiles()))
+	server := httptest.NewUnstartedServer(NewHandler(&state{}, WithProfiles(false)))
 	server.Config.ReadTimeout, server.Config.WriteTimeout = time.Second, time.Second
 	server.Start()
 	t.Cleanup(server.Close)
@@ -119,7 +139,7 @@ func TestContentionIsRecordedOnDemand(t *testing.T) {
 	if rate := runtime.SetMutexProfileFraction(-1); rate != 0 {
 		t.Fatalf("the rate is %d before", rate)
 	}
-	server := serve(t, &state{}, WithProfiles())
+	server := serve(t, &state{}, WithProfiles(false))
 	awaitRate := func(want int) {
 		t.Helper()
 		for deadline := time.Now().Add(10 * time.Second); runtime.SetMutexProfileFraction(-1) != want; time.Sleep(time.Millisecond) {

@@ -69,7 +69,7 @@ func (o *options) probeOptions() []probe.Option {
 	if o.pprof == pprofOff {
 		return nil
 	}
-	return []probe.Option{probe.WithProfiles()}
+	return []probe.Option{probe.WithProfiles(o.pprof == pprofAnywhere)}
 }
 
 // sampleHeap stops the sampling of allocations, which the Go runtime does from the start on in a program that could show
