@@ -89,9 +89,16 @@ cover: ## write results/cover.html
 check-deploy: ## ask a real Prometheus every query of the dashboard, check the rules and all else in deploy/
 	go test -count=1 -v ./deploy -deploy.live
 
+# podman and buildah write HEALTHCHECK only into images of docker's format: IMAGE_TOOL="podman build --format docker".
+IMAGE_TOOL ?= docker build
+
 .PHONY: docker
-docker: ## build the image ipc-gateway:$(VERSION)
-	docker build --build-arg VERSION=$(VERSION) -t ipc-gateway:$(VERSION) .
+docker: ## build the image ipc-gateway:$(VERSION) (IMAGE_TOOL="podman build --format docker": without docker)
+	$(IMAGE_TOOL) --build-arg VERSION=$(VERSION) -t ipc-gateway:$(VERSION) .
+
+.PHONY: check-image
+check-image: ## build the image with buildah and no registry, run it with podman, ask it (as root)
+	deploy/container/try
 
 .PHONY: clean
 clean: ## remove what the other targets made
