@@ -212,5 +212,8 @@ func (r *Ring) takePublished(dst []byte) []byte {
 	return dst
 }
 
+// Idle reports whether the log's goroutine has taken all that Flush let it see. It may be called from any goroutine.
+func (r *Ring) Idle() bool { return !r.waiting() }
+
 // waiting reports whether there is anything to take. It may be called from any goroutine.
 func (r *Ring) waiting() bool { return r.published.Load() != r.tail.Load() || r.lost.Load() != 0 }

@@ -118,7 +118,7 @@ func BenchmarkRecord(b *testing.B) {
 	for _, payload := range []int{0, 1024} {
 		b.Run(map[int]string{0: "headers only", 1024: "payload 1024"}[payload], func(b *testing.B) {
 			cfg := testConfig(b)
-			cfg.PayloadBytes, cfg.RingBytes, cfg.Keep = payload, 64<<20, 1
+			cfg.PayloadBytes, cfg.RingBytes, cfg.Keep = payload, 8<<20, 1
 			l, err := Open(cfg, 1, time.Now(), slog.New(slog.DiscardHandler))
 			if err != nil {
 				b.Fatal(err)

@@ -68,6 +68,31 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 	}
 }
 
+// Goal: nor does it with an audit log, whose goroutine allocates nothing for a request either. Method: as above.
+func TestAuditedRequestsDoNotAllocate(t *testing.T) {
+	url := startProcess(t, "alloc-nats", "STORE="+t.TempDir()).line
+	cfg := auditConfig(t, url)
+	cfg.Logger, cfg.Loops = nil, 1
+	cfg.Audit.PayloadBytes, cfg.Audit.Keep = 256, 2
+	g := runGateway(t, cfg)
+	waitReady(t, g)
+	for _, kind := range []string{"noreply", "mixed"} {
+		load := startProcess(t, "alloc-load", "SOCKET="+cfg.SocketPath, "KIND="+kind)
+		runLoad(t, load, 30_000)
+		records, requests := g.Stats().Audit.Records, 120_000
+		before := mallocs()
+		runLoad(t, load, requests)
+		per := float64(mallocs()-before) / float64(requests)
+		t.Logf("%s: %.5f mallocs a request", kind, per)
+		if per > mallocsPerRequestMax {
+			t.Errorf("%s: %.5f mallocs a request, want at most %v", kind, per, mallocsPerRequestMax)
+		}
+		if s := g.Stats().Audit; s.Records-records < uint64(requests*99/100) || s.Lost != 0 {
+			t.Errorf("%s: %+v", kind, s)
+		}
+	}
+}
+
 func mallocs() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

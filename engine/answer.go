@@ -62,6 +62,9 @@ func (l *loop) queued(s *session, label uint8, outcome uint8, bytes int, took in
 // answered ends r, whose answer was appended to the buffer that answerBuffer gave.
 func (l *loop) answered(h pool.Handle, r *request, outcome uint8, bytes int) {
 	s := r.session
+	if r.audited {
+		l.auditOver(h, r, auditCodes[outcome], bytes)
+	}
 	l.queued(s, r.label, outcome, bytes, l.now-r.startedAt)
 	l.judge(r, outcome)
 	if r.version != codec.Version1 {
@@ -134,5 +137,8 @@ func (l *loop) answerFrame(s *session, f *codec.Frame, label, outcome uint8, t c
 	b.B = codec.AppendFrame(b.B, &codec.Frame{
 		Version: f.Version, Type: t, CorrelationID: f.CorrelationID, Payload: payload,
 	})
+	if l.audit != nil {
+		l.auditAnswered(s, f, outcome, len(b.B)-before)
+	}
 	l.queued(s, label, outcome, len(b.B)-before, 0)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aigroup/ipc-gateway/audit"
 	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/upstream"
 )
@@ -139,6 +140,8 @@ type Config struct {
 	// Peers says what the clients of some users and groups may do. For a client the rule of its user counts, else the
 	// first one of a group that it is in; who has no rule may do everything but publish to reserved subjects.
 	Peers []PeerRule
+	// Audit says where the audit log is, if there is one, and what is recorded.
+	Audit audit.Config
 	// NATS says how to reach NATS.
 	NATS upstream.Config
 	// Logger takes the gateway's messages and those of gnet and nats.go. Nil: slog.Default().
@@ -171,6 +174,7 @@ func DefaultConfig() Config {
 		BreakerMinTimeout:        time.Second,
 		Timeout:                  30 * time.Second,
 		Routes:                   Routes{Submit: route, Query: route, Cancel: route},
+		Audit:                    audit.Default(),
 		NATS:                     upstream.Default(),
 	}
 }
@@ -246,6 +250,9 @@ func (c *Config) Validate() error {
 		}
 	}
 	problems = append(problems, c.validatePeers()...)
+	if err := c.Audit.Validate(); err != nil {
+		problems = append(problems, err)
+	}
 	if err := c.NATS.Validate(); err != nil {
 		problems = append(problems, err)
 	}

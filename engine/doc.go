@@ -35,6 +35,11 @@
 //   - An answer is copied into session.out, or before its turn into request.answer. Both come from the
 //     loop's pool.Buffers and go back once written; an idle session holds none.
 //
+// # Audit
+//
+// With Config.Audit each loop copies what it does into a ring of its own (audit.go), which a goroutine of package audit
+// empties: a request when it is taken into flight, and when it is over.
+//
 // # Limits
 //
 //	what                              Config field               at the bound the client sees
@@ -49,6 +54,7 @@
 //	bytes kept for JetStream, a loop  MaxHeldBytes               it is paused; OVERLOADED, sent:false
 //	time to complete a frame          FrameTimeout               INVALID_PAYLOAD, then EOF
 //	failures of a subject in a row    BreakerThreshold           UNAVAILABLE with retry_after_ms (breaker.go)
+//	records that wait for the disk    Audit.RingBytes            by Audit.OnFull: nothing; it is paused; UNAVAILABLE
 //	a frame                           codec.FrameBytesMax        FRAME_TOO_LARGE, then EOF
 //	a message                         the server's max_payload   FRAME_TOO_LARGE
 //

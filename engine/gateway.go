@@ -12,6 +12,7 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 
+	"github.com/aigroup/ipc-gateway/audit"
 	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/pool"
 )
@@ -35,6 +36,8 @@ type Gateway struct {
 	budget  budget
 	ticker  *ticker
 	client  *gnet.Client
+	// auditLog is nil if there is none.
+	auditLog *audit.Log
 	// reserved is what nobody may publish to who is not told that he may.
 	reserved *reservedSubjects
 
@@ -146,6 +149,9 @@ func (g *Gateway) starting(start func() error) error {
 
 func (g *Gateway) prepare() error {
 	g.socket = g.cfg.Socket
+	if err := g.openAudit(); err != nil {
+		return err
+	}
 	if err := g.startLoops(); err != nil {
 		return err
 	}
@@ -336,6 +342,7 @@ func (g *Gateway) close() error {
 			l.releaseAll()
 		}
 	}
+	err = errors.Join(err, g.closeAudit())
 	if g.acceptor != nil {
 		g.acceptor.done.Wait()
 	}
@@ -413,6 +420,9 @@ func (g *Gateway) Stats() Stats {
 	s.Peers, s.OtherPeers = g.policy.Load().peers.stats()
 	for _, l := range g.loops {
 		l.addTo(&s)
+	}
+	if g.auditLog != nil {
+		s.Audit = g.auditLog.Stats()
 	}
 	switch {
 	case s.BreakersOpen > 0:

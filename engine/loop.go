@@ -11,6 +11,7 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 
+	"github.com/aigroup/ipc-gateway/audit"
 	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/pool"
 	"github.com/aigroup/ipc-gateway/upstream"
@@ -37,7 +38,8 @@ type loop struct {
 	events  gnet.EventLoop
 	link    *upstream.Link
 	control *upstream.Control
-	watch   *watchSet // nil before Start
+	watch   *watchSet   // nil before Start
+	audit   *audit.Ring // nil: there is no audit log
 
 	// Loop-owned.
 	policy      *policy // what it works by; another one after a reload
@@ -79,6 +81,7 @@ type loop struct {
 	readBuffer   []byte // what one client sent, until it is served
 	scratch      []byte // error objects, status headers
 	text         []byte // messages of error objects
+	auditScratch audit.Request
 	capabilities cachedCapabilities
 	serving      servedFrame // what is being worked on, should it panic
 

@@ -101,6 +101,9 @@ func (l *loop) endPass() {
 	l.dirty = l.dirty[:0]
 	l.counters.clientBytesBuffered.Store(uint64(l.buffered))
 	l.link.CountBuffered()
+	if l.audit != nil {
+		l.audit.Flush()
+	}
 	if l.rearm {
 		l.rearm = false
 		l.armTicker()

@@ -24,22 +24,24 @@ const (
 	pausedHandover
 	// pausedForTurn: the client has had its share for now, see fair.go.
 	pausedForTurn
+	// pausedAudit: the audit log takes no more records.
+	pausedAudit
 
 	// pausedUntilServed is set while a session that may go on has frames left that were read before. It
 	// is not counted as a pause.
 	pausedUntilServed
 
 	// pausedForRoom are the reasons that another client's progress, or time, takes away.
-	pausedForRoom = pausedInflight | pausedPeer | pausedGateway | pausedUpstream | pausedJetStream
+	pausedForRoom = pausedInflight | pausedPeer | pausedGateway | pausedUpstream | pausedJetStream | pausedAudit
 	// pausedForReal are those that are counted.
 	pausedForReal = pausedForRoom | pausedAnswers | pausedHandover | pausedForTurn
 )
 
 // PauseLabels names the reasons for Stats.Pauses, in its order, which is that of the bits of pauseReasons.
-var PauseLabels = [PauseCount]string{"inflight", "peer", "gateway", "upstream", "jetstream", "answers", "handover", "turn"}
+var PauseLabels = [PauseCount]string{"inflight", "peer", "gateway", "upstream", "jetstream", "answers", "handover", "turn", "audit"}
 
 // PauseCount is the number of reasons to pause a client.
-const PauseCount = 8
+const PauseCount = 9
 
 // pausedCountEvery is how often, in nanoseconds, the time that clients are paused is added up at least.
 const pausedCountEvery = int64(1e9)

@@ -47,7 +47,7 @@ func newPolicy(cfg *Config, states peerStates) *policy {
 // for people.
 var fixedFields = map[string]string{
 	"SocketPath": "socket", "SocketMode": "socket_mode", "Loops": "loops", "CPUs": "cpus",
-	"MaxInflight": "max_inflight", "NATS": "nats",
+	"MaxInflight": "max_inflight", "NATS": "nats", "Audit": "audit",
 }
 
 // keepFixed puts the fixed fields of running into cfg, and returns the names of those that differed,

@@ -55,17 +55,16 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 		l.refusePublish(s, f, label, codec.CodeInvalidPayload, plain(err))
 		return
 	}
+	if l.audit != nil && !l.auditTakes(f) {
+		l.refusePublish(s, f, label, codec.CodeUnavailable, auditFull)
+		return
+	}
 	if !s.rule.takeRate(l.now) {
 		l.refusePublish(s, f, label, codec.CodeRateLimited, s.rule.overRate)
 		return
 	}
 	if f.Flags&codec.FlagNoReply != 0 {
-		if _, err := l.link.Publish(subject, f.Headers, f.Payload, 0, false); err != nil {
-			l.counters.noReplyRefused.Add(1)
-			if errors.Is(err, upstream.ErrFull) {
-				l.counters.upstreamFullRefused.Add(1)
-			}
-		}
+		l.publishOnly(s, f, subject)
 		return
 	}
 	if l.breakerRefuses(s, f, label, subject, mode) {
@@ -101,12 +100,29 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 	l.begin(h, r, s, f, label, timeoutMs)
 	r.end = end
 	l.watchOutcome(r, subject, mode)
+	if l.audit != nil {
+		l.auditTaken(h, r, s, f)
+	}
 	switch mode {
 	case ModePublish:
 		r.state = waitsForWrite
 		l.unwritten = append(l.unwritten, pendingWrite{h, end})
 	case ModeJetStream:
 		r.state = waitsForAck
+	}
+}
+
+// publishOnly publishes a frame that wants no answer.
+func (l *loop) publishOnly(s *session, f *codec.Frame, subject []byte) {
+	_, err := l.link.Publish(subject, f.Headers, f.Payload, 0, false)
+	if err != nil {
+		l.counters.noReplyRefused.Add(1)
+		if errors.Is(err, upstream.ErrFull) {
+			l.counters.upstreamFullRefused.Add(1)
+		}
+	}
+	if l.audit != nil {
+		l.auditAnswered(s, f, outcomeOfPublish(err), 0)
 	}
 }
 
@@ -127,6 +143,9 @@ func plain(err error) string {
 func (l *loop) refusePublish(s *session, f *codec.Frame, label uint8, code codec.ErrorCode, message string) {
 	if f.Type == codec.TypePublish && f.Flags == codec.FlagNoReply {
 		l.counters.noReplyRefused.Add(1)
+		if l.audit != nil {
+			l.auditAnswered(s, f, outcomeOf(code), 0)
+		}
 		return
 	}
 	l.refuse(s, f, label, code, message)

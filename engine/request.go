@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/aigroup/ipc-gateway/audit"
 	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/pool"
 )
@@ -25,6 +26,7 @@ type request struct {
 	version       byte
 	label         uint8 // index into TypeLabels
 	state         requestState
+	audited       bool // the audit log waits for the outcome
 
 	// Lists by slot index + 1; 0 ends them.
 	previous, next uint32 // all requests of the session
@@ -101,6 +103,9 @@ func (l *loop) releaseRequest(h pool.Handle, r *request) {
 	}
 	if r.probe != 0 {
 		l.withdraw(r)
+	}
+	if r.audited { // it was not answered
+		l.auditOver(h, r, audit.CodeAbandoned, 0)
 	}
 	for _, b := range [...]*pool.Buffer{r.answer, r.trailing} {
 		if b != nil {

@@ -61,6 +61,9 @@ func (l *loop) mustWait(s *session, f *codec.Frame) bool {
 
 // noRoom says what f would have to wait for, and closes the gate where there is one.
 func (l *loop) noRoom(s *session, f *codec.Frame) (why pauseReasons) {
+	if l.audit != nil && l.auditMustWait(f) {
+		return pausedAudit
+	}
 	if f.Flags&codec.FlagNoReply == 0 {
 		switch {
 		case s.inflight >= l.policy.MaxInflightPerConnection:
@@ -157,6 +160,9 @@ func (l *loop) openGates() bool {
 	if l.gates&pausedJetStream != 0 && l.durable.heldBytes <= l.policy.MaxHeldBytes/4*3 {
 		l.gates &^= pausedJetStream
 	}
+	if l.gates&pausedAudit != 0 && l.audit.Roomy() {
+		l.gates &^= pausedAudit
+	}
 	return l.gates != before
 }
 
@@ -195,7 +201,7 @@ func (l *loop) freed(s *session) pauseReasons {
 		s.impatient = true
 		return pausedForRoom
 	}
-	free := (pausedGateway | pausedUpstream | pausedJetStream) &^ l.gates
+	free := (pausedGateway | pausedUpstream | pausedJetStream | pausedAudit) &^ l.gates
 	if s.inflight <= l.inflightLow() {
 		free |= pausedInflight
 	}

@@ -1,6 +1,10 @@
 package engine
 
-import "time"
+import (
+	"time"
+
+	"github.com/aigroup/ipc-gateway/audit"
+)
 
 // TypeLabels names the client frame types in the order of the per-type arrays of [Stats].
 // They are the values of the label "type" in the metrics. "submit", "query" and "cancel" are
@@ -121,6 +125,8 @@ type Stats struct {
 	BreakersHalfOpen    uint64                    // likewise half-open
 	BreakerTransitions  [BreakerStateCount]uint64 // by the state that was entered
 	BreakerRefused      uint64                    // requests refused by a breaker
+
+	Audit audit.Stats // all zero: there is no audit log
 
 	Draining bool
 }

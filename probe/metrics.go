@@ -97,6 +97,24 @@ var gatewayFamilies = []family{
 	{"ipc_circuit_breaker_refused_total", counter, "", "Requests refused because the circuit breaker of their subject was not closed.",
 		one(func(s *engine.Stats) uint64 { return s.BreakerRefused })},
 
+	{"ipc_audit_records_total", counter, "", "Records given to the audit log.",
+		one(func(s *engine.Stats) uint64 { return s.Audit.Records })},
+	{"ipc_audit_written_bytes_total", counter, "", "Bytes written to the audit log.",
+		one(func(s *engine.Stats) uint64 { return s.Audit.Bytes })},
+	{"ipc_audit_dropped_total", counter, "", "Requests that are not in the audit log, because it took no more.",
+		one(func(s *engine.Stats) uint64 { return s.Audit.Lost })},
+	{"ipc_audit_gaps_total", counter, "", "Gaps in the audit log, each of which tells how many requests are missing there.",
+		one(func(s *engine.Stats) uint64 { return s.Audit.Gaps })},
+	{"ipc_audit_ring_full_total", counter, "", "Times that a loop found no room for a record.",
+		one(func(s *engine.Stats) uint64 { return s.Audit.RingFull })},
+	{"ipc_audit_segments_total", counter, "", "Segments of the audit log that were begun.",
+		one(func(s *engine.Stats) uint64 { return s.Audit.Segments })},
+	{"ipc_audit_write_errors_total", counter, "", "Tries to write the audit log that failed.",
+		one(func(s *engine.Stats) uint64 { return s.Audit.WriteErrors })},
+	{"ipc_audit_sync_errors_total", counter, "", "Tries to force the audit log to the disk that failed.",
+		one(func(s *engine.Stats) uint64 { return s.Audit.SyncErrors })},
+	{"ipc_audit_lag_seconds", gauge, "", "How long the oldest record waits to be written to the audit log.", auditLag},
+
 	{"ipc_slot_pool_available", gauge, "", "Request slots that are free now.",
 		one(func(s *engine.Stats) uint64 { return s.SlotsAvailable })},
 	{"ipc_slot_pool_acquired_total", counter, "", "Request slots acquired.",
@@ -160,6 +178,10 @@ func pausedSeconds(dst []byte, name string, s *engine.Stats) []byte {
 
 func flushBatches(dst []byte, name string, s *engine.Stats) []byte {
 	return appendHistogram(dst, name, "", flushBounds[:], s.FlushBatches[:], float64(s.FlushBatchSum))
+}
+
+func auditLag(dst []byte, name string, s *engine.Stats) []byte {
+	return appendFloatSample(dst, name, "", s.Audit.Lag.Seconds())
 }
 
 func draining(s *engine.Stats) uint64 {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aigroup/ipc-gateway/audit"
 	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/engine"
 )
@@ -109,6 +110,8 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		ClientsTakenOver: 180, PausedConnections: 148, FrameTimeouts: 149, PausedTime: 1500 * time.Millisecond,
 		BreakersOpen: 161, BreakersHalfOpen: 162, BreakerTransitions: [engine.BreakerStateCount]uint64{163, 164, 165}, BreakerRefused: 166,
 		PeerConnectionsRefused: 132, ConnectionsUnauthorized: 133,
+		Audit: audit.Stats{Records: 181, Bytes: 182, Lost: 183, Gaps: 184, RingFull: 185, Segments: 186, WriteErrors: 187, SyncErrors: 188,
+			Lag: 2500 * time.Millisecond},
 		OtherPeers: engine.PeerCounts{Connections: 134, Refusals: [engine.PeerRefusalCount]uint64{135, 136, 137, 138}},
 	}
 	want := map[string]string{
@@ -158,6 +161,15 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		`ipc_build_info{version="v1.2.3",goversion="` + runtime.Version() + `"}`: "1",
 	}
 	for series, value := range map[string]string{
+		`ipc_audit_records_total`:                                     "181",
+		`ipc_audit_written_bytes_total`:                               "182",
+		`ipc_audit_dropped_total`:                                     "183",
+		`ipc_audit_gaps_total`:                                        "184",
+		`ipc_audit_ring_full_total`:                                   "185",
+		`ipc_audit_segments_total`:                                    "186",
+		`ipc_audit_write_errors_total`:                                "187",
+		`ipc_audit_sync_errors_total`:                                 "188",
+		`ipc_audit_lag_seconds`:                                       "2.5",
 		`ipc_circuit_breaker_subjects{state="open"}`:                  "161",
 		`ipc_circuit_breaker_subjects{state="half_open"}`:             "162",
 		`ipc_circuit_breaker_transitions_total{to="closed"}`:          "163",

@@ -61,7 +61,7 @@ func (s *setting) fileKey() string {
 // needsRestart reports whether the setting counts from the start to the end of a process.
 func (s *setting) needsRestart() bool {
 	switch s.group {
-	case groupSocket, groupLoops, groupNATS:
+	case groupSocket, groupLoops, groupNATS, groupAudit:
 		return true
 	}
 	switch s.flag {
@@ -88,13 +88,14 @@ const (
 	groupRequests = "Requests:"
 	groupBreakers = "Circuit breakers:"
 	groupNATS     = "NATS:"
+	groupAudit    = "Audit log:"
 	groupOperate  = "Operation:"
 )
 
 // settings lists every setting, bound to the field of o that it fills. They are applied in this
 // order: a specific one stands after the common one that it refines.
 func (o *options) settings() []setting {
-	c, n := &o.engine, &o.engine.NATS
+	c, n, u := &o.engine, &o.engine.NATS, &o.engine.Audit
 	list := []setting{
 		{flag: "config", env: "IPC_CONFIG", group: groupOperate, arg: "FILE", value: textValue(&o.configFile),
 			help: "YAML file with these settings: the flag's name with underscores is the key, and routes: and peers: are only there."},
@@ -182,6 +183,29 @@ func (o *options) settings() []setting {
 			help: "Pause before all servers are tried again. It doubles, up to eightfold, while none of them can be used."},
 		{flag: "nats-reconnect-jitter", env: "IPC_NATS_RECONNECT_JITTER", group: groupNATS, arg: "DURATION", value: durationValue(&n.ReconnectJitter),
 			help: "Random time added to that pause, at most this. It grows with the pause."},
+
+		{flag: "audit", env: "IPC_AUDIT", group: groupAudit, arg: "FILE", value: textValue(&u.Path),
+			help: "Record every request and its outcome in the segments FILE.00000001, FILE.00000002 and so on; see ipc-gateway audit --help."},
+		{flag: "audit-payload", env: "IPC_AUDIT_PAYLOAD", group: groupAudit, arg: "SIZE", value: sizeValue(&u.PayloadBytes),
+			help: "Bytes of the headers and the payload of each request to record; 0: none of them."},
+		{flag: "audit-on-full", env: "IPC_AUDIT_ON_FULL", group: groupAudit, arg: "POLICY", value: choiceValue(&u.OnFull, "drop", "block", "fail"),
+			help: "What becomes of requests that cannot be recorded, as on a full disk. drop: served, and counted in a gap; block: their clients are paused, and after --pause-max refused; fail: refused, UNAVAILABLE."},
+		{flag: "audit-ring", env: "IPC_AUDIT_RING", group: groupAudit, arg: "SIZE", value: sizeValue(&u.RingBytes),
+			help: "Bytes of records that each loop may be ahead of the disk."},
+		{flag: "audit-max-size", env: "IPC_AUDIT_MAX_SIZE", group: groupAudit, arg: "SIZE", value: sizeValue(&u.SegmentBytes),
+			help: "Size of a segment."},
+		{flag: "audit-max-age", env: "IPC_AUDIT_MAX_AGE", group: groupAudit, arg: "DURATION", value: durationValue(&u.SegmentAge),
+			help: "Age at which a segment is closed that is not full; 0: none."},
+		{flag: "audit-keep", env: "IPC_AUDIT_KEEP", group: groupAudit, arg: "N", value: numberValue(&u.Keep),
+			help: "Closed segments to keep, the oldest are deleted; 0: all."},
+		{flag: "audit-keep-age", env: "IPC_AUDIT_KEEP_AGE", group: groupAudit, arg: "DURATION", value: durationValue(&u.KeepAge),
+			help: "How long to keep closed segments; 0: for ever."},
+		{flag: "audit-compress", env: "IPC_AUDIT_COMPRESS", group: groupAudit, value: toggleValue(&u.Compress),
+			help: "Compress closed segments with zstd."},
+		{flag: "audit-sync", env: "IPC_AUDIT_SYNC", group: groupAudit, arg: "WHEN", value: choiceValue(&u.Sync, "none", "interval", "always"),
+			help: "When to force what was written to the disk. none: when the kernel likes; interval: each --audit-sync-interval; always: after each write."},
+		{flag: "audit-sync-interval", env: "IPC_AUDIT_SYNC_INTERVAL", group: groupAudit, arg: "DURATION", value: durationValue(&u.SyncEvery),
+			help: "How often, with --audit-sync interval."},
 
 		{flag: "drain-timeout", env: "IPC_DRAIN_TIMEOUT", group: groupOperate, arg: "DURATION", value: drainTimeoutValue(&o.drainTimeout),
 			help: "How long requests in flight may take to finish after SIGTERM or SIGINT."},

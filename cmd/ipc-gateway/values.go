@@ -260,13 +260,13 @@ func levelValue(p *slog.Level) value {
 	}, func(level slog.Level) string { return strings.ToLower(level.String()) })
 }
 
-func choiceValue(p *string, choices ...string) value {
-	return fieldValue(p, func(text string) (string, error) {
+func choiceValue[T ~string](p *T, choices ...string) value {
+	return fieldValue(p, func(text string) (T, error) {
 		if !slices.Contains(choices, text) {
 			return "", fmt.Errorf("%q is unknown: want %s", text, strings.Join(choices, " or "))
 		}
-		return text, nil
-	}, func(choice string) string { return choice })
+		return T(text), nil
+	}, func(choice T) string { return string(choice) })
 }
 
 // parseMilliseconds turns the predecessor's number of milliseconds into a duration's text.
