@@ -137,7 +137,13 @@ of_perf() {
         value=$(awk -v e=$event '{ gsub(",", "") } $2 == e || $3 == e { print $1 }' "$out/perf-stat.txt")
         case $value in
         "" | "<not"*) ;;
-        *) tell "perf-stat.txt: $(per_request "$value") $event$([ $event = task-clock ] && echo " (ms of CPU time)") per request" ;;
+        *)
+            if [ $event = task-clock ]; then
+                tell "perf-stat.txt: $(per_request "${value}e3") us of CPU time per request"
+            else
+                tell "perf-stat.txt: $(per_request "$value") $event per request"
+            fi
+            ;;
         esac
     done
     grep -q '<not supported> *cycles' "$out/perf-stat.txt" &&

@@ -3,7 +3,7 @@
 # go build finds it; then measures what it is worth.
 #
 #   pprof/pgo.sh              # record cmd/ipc-gateway/default.pgo, a minute and a half
-#   pprof/pgo.sh --measure    # compare the gateway built with it and without, in turns, 5 minutes
+#   pprof/pgo.sh --measure    # compare the gateway built with it and without, in turns, 4 minutes
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=lib.sh
@@ -35,7 +35,9 @@ measure() {
     [ -f "$profile" ] || { echo "there is no $profile: record it first" >&2; exit 1; }
     go build -trimpath -pgo=off -o "$work/ipc-gateway-plain" ./cmd/ipc-gateway
     go build -trimpath -o "$work/" ./cmd/ipc-bench
-    "$work/ipc-bench" compare --kinds request,ping -t 16,64 -w 1,16 -p 256 -d 3 -n 7 --sides gateway,base --base "$work/ipc-gateway-plain"
+    "$work/ipc-bench" compare --kinds request -t 16 -w 1,16 -p 256 -d 1 -n 41 --sides gateway,base \
+        --base "$work/ipc-gateway-plain" --json="$work/compare.json"
+    go run ./pprof/pairs "$work/compare.json"
 }
 
 case "${1:-}" in
