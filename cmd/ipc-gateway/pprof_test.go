@@ -48,7 +48,7 @@ func TestPprofSetting(t *testing.T) {
 	}
 }
 
-// Goal: profiles are off unless asked for, and off means that the heap is not sampled either.
+// Goal: profiles are off unless asked for, and asking for them where other machines could read them ends the start.
 func TestPprofIsOff(t *testing.T) {
 	g := serve(t, nil)
 	if status, body, err := g.get("/debug/pprof/heap"); status != http.StatusNotFound {
