@@ -41,6 +41,22 @@ alloc: ## run the tests that count allocations, uncached
 fuzz-smoke: ## fuzz every target for 10 seconds
 	.ci/fuzz-smoke 10s
 
+.PHONY: e2e
+e2e: ## check the real programs from end to end, a line for each check
+	tests/e2e_integration_test.sh
+
+# asan and msan need cgo and a C compiler that has them (gcc has no msan). valgrind is not among these: it knows neither
+# the stacks nor the heap of Go, and takes both for errors.
+SANITIZED := ./codec ./pool ./upstream ./client
+
+.PHONY: sanitize
+sanitize: ## race detector, asan and msan where there are, checkptr, leak checks, and a 60 s soak
+	go test -race ./codec ./pool ./upstream ./engine ./client
+	go test -gcflags=all=-d=checkptr $(SANITIZED) ./engine -skip Alloc
+	@if go test -asan -run '^$$' ./codec >/dev/null 2>&1; then echo "go test -asan $(SANITIZED)"; go test -asan $(SANITIZED); else echo "asan: not on this machine (needs cgo and gcc 7 or clang)"; fi
+	@if CC=clang go test -msan -run '^$$' ./codec >/dev/null 2>&1; then echo "go test -msan $(SANITIZED)"; CC=clang go test -msan $(SANITIZED); else echo "msan: not on this machine (needs cgo and clang)"; fi
+	tests/soak.sh 60
+
 .PHONY: chaos
 chaos: ## break the real programs for a minute, check every promise (CHAOS_FLAGS="-chaos.time=2h -timeout 0", -chaos.race, -chaos.seed=N)
 	go test -count=1 -run TestChaos ./chaos -v -chaos.time=60s $(CHAOS_FLAGS)

@@ -167,6 +167,7 @@ func TestFrozenNATS(t *testing.T) {
 	cfg := testConfig(t, natsd.line)
 	cfg.NATS = upstream.Default()
 	cfg.NATS.URLs = []string{natsd.line}
+	cfg.MaxUpstreamBufferBytes = 1 << 30 // nothing is to be paused
 	log := captureLog(t, &cfg)
 	g := runGateway(t, cfg)
 	waitReady(t, g)
