@@ -116,6 +116,10 @@ docker: ## build the image ipc-gateway:$(VERSION) (IMAGE_TOOL="podman build --fo
 check-image: ## build the image with buildah and no registry, run it with podman, ask it (as root)
 	deploy/container/try
 
+.PHONY: dist
+dist: ## build the Debian package and the archive into dist/ (ARCH=arm64: for another machine)
+	VERSION=$(VERSION) deploy/dist
+
 .PHONY: clean
 clean: ## remove what the other targets made
-	rm -rf bin results
+	rm -rf bin results dist
