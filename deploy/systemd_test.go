@@ -46,7 +46,7 @@ func TestUnitsFitTogether(t *testing.T) {
 		{"service", service, "\nExecReload=/usr/bin/ipc-gateway reload --socket /run/ipc-gateway/gateway.sock\n"},
 		{"socket", socket, "\nListenStream=/run/ipc-gateway/gateway.sock\n"},
 		{"sysusers", readFile(t, "systemd/sysusers.conf"), "\nu ipc-gateway "},
-		{"tmpfiles", readFile(t, "systemd/tmpfiles.conf"), "\nd /run/ipc-gateway 0755 ipc-gateway ipc-gateway "},
+		{"tmpfiles", readFile(t, "systemd/tmpfiles.conf"), "\nd /run/ipc-gateway 0755 ipc-gateway "},
 		{"settings", settings, "\nsocket: /run/ipc-gateway/gateway.sock\n"},
 		{"settings", settings, "\nallow_gid: ipc-gateway "},
 		{"package", readFile(t, "nfpm.yaml"), "dst: /etc/ipc-gateway/ipc-gateway.yaml\n"},
