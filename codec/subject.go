@@ -87,22 +87,3 @@ func ValidatePattern(pattern []byte) error {
 	}
 	return nil
 }
-
-// SubjectMatches reports whether a valid pattern stands for subject, a valid one to publish to, by NATS's
-// rules: "*" for one token, ">" for one or more at the end. It does not allocate.
-func SubjectMatches(pattern, subject []byte) bool {
-	for {
-		want, restOfPattern, morePattern := bytes.Cut(pattern, []byte{'.'})
-		if len(want) == 1 && want[0] == '>' {
-			return true
-		}
-		token, restOfSubject, moreSubject := bytes.Cut(subject, []byte{'.'})
-		if (len(want) != 1 || want[0] != '*') && !bytes.Equal(want, token) || morePattern != moreSubject {
-			return false
-		}
-		if !morePattern {
-			return true
-		}
-		pattern, subject = restOfPattern, restOfSubject
-	}
-}

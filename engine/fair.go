@@ -132,7 +132,7 @@ func (l *loop) loosen() {
 // noteReply takes a request of s that was answered by NATS into the comparison, and learns from it.
 func (l *loop) noteReply(s *session, r *request) {
 	f := &l.fair
-	if f.tick-s.greedyAt < roundTicks {
+	if f.isGreedy(s) {
 		return
 	}
 	took := max(l.now-r.startedAt, 1)
@@ -156,6 +156,9 @@ func (l *loop) noteReply(s *session, r *request) {
 		l.compare()
 	}
 }
+
+// isGreedy reports whether s had too much a short while ago.
+func (f *fairness) isGreedy(s *session) bool { return f.tick-s.greedyAt < roundTicks }
 
 // isFair reports whether requests take as long as they should now: nobody is greedy, or those who are get their share, and
 // what they had before that is done with.

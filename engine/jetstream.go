@@ -69,10 +69,8 @@ func headerLine(headers []byte, name string) (value []byte, found bool) {
 // wantsAck reports whether a PUBLISH is to be answered with the acknowledgement of a stream: its headers
 // ask for that, or the configuration does.
 func (l *loop) wantsAck(f *codec.Frame) bool {
-	for _, pattern := range l.policy.durableSubjects {
-		if codec.SubjectMatches(pattern, f.Subject) {
-			return true
-		}
+	if l.policy.durable != nil && l.policy.durable.covers(f.Subject, 0) {
+		return true
 	}
 	_, found := headerLine(f.Headers, headerExpectedStream)
 	return found

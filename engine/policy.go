@@ -18,7 +18,7 @@ type policy struct {
 	routes [TypeCount]compiledRoute
 	peers  *peerTable
 
-	durableSubjects [][]byte // patterns of Routes.JetStream
+	durable *subjectSet // of Routes.JetStream; nil: none
 }
 
 // compiledRoute is a Route in the form that the data path wants.
@@ -32,7 +32,10 @@ type compiledRoute struct {
 func newPolicy(cfg *Config, states peerStates) *policy {
 	p := &policy{Config: *cfg, peers: newPeerTable(cfg, states)}
 	for _, pattern := range cfg.Routes.JetStream {
-		p.durableSubjects = append(p.durableSubjects, []byte(pattern))
+		if p.durable == nil {
+			p.durable = &subjectSet{}
+		}
+		p.durable.add([]byte(pattern), 0)
 	}
 	for label, route := range map[uint8]Route{
 		labelSubmit: cfg.Routes.Submit, labelQuery: cfg.Routes.Query, labelCancel: cfg.Routes.Cancel,

@@ -28,7 +28,7 @@ func (l *loop) direct(s *session, f *codec.Frame, label uint8) {
 	}
 	route := &l.policy.routes[label]
 	mode := route.mode
-	if f.Type == codec.TypePublish && l.wantsAck(f) {
+	if f.Type == codec.TypePublish && f.Flags&codec.FlagNoReply == 0 && l.wantsAck(f) {
 		mode = ModeJetStream
 	}
 	l.publish(s, f, label, f.Subject, false, mode, route.timeoutMs)

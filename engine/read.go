@@ -19,7 +19,7 @@ type servedFrame struct {
 func (l *loop) read(s *session, data []byte) {
 	l.counters.clientBytesIn.Add(uint64(len(data)))
 	s.usage.read(l.now, len(data))
-	turn := framesPerTurn
+	turn := l.turnOf(s)
 	if s.in != nil {
 		data = l.completePartial(s, data, &turn)
 	}
@@ -38,8 +38,16 @@ func (l *loop) read(s *session, data []byte) {
 const notServed = "this frame type is not served"
 
 // framesPerTurn is how many frames of one client are served in a pass, however many it sent: no client holds up
-// the others for longer than that takes.
-const framesPerTurn = 32
+// the others for longer than that takes. One that takes more than its share has shorter turns.
+const framesPerTurn, framesPerGreedyTurn = 128, 32
+
+// turnOf returns how many frames of s may be served now.
+func (l *loop) turnOf(s *session) int {
+	if l.fair.isGreedy(s) {
+		return framesPerGreedyTurn
+	}
+	return framesPerTurn
+}
 
 // serveFrames serves frames in data until the turn of s is over, or s has to wait. It returns what is to be kept: from
 // the first frame on that was not served, or an incomplete one; and whether there is more to serve in the next pass.
@@ -82,7 +90,7 @@ func (l *loop) admit(s *session, f *codec.Frame, malformed error) bool {
 func (l *loop) serveHeld(s *session) {
 	held, at := s.in, s.inAt
 	s.in, s.inAt = nil, 0
-	turn := framesPerTurn
+	turn := l.turnOf(s)
 	rest, more := l.serveFrames(s, held.B[at:], &turn)
 	if len(rest) == 0 {
 		l.buffers.Release(held)
