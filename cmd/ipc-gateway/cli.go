@@ -22,6 +22,7 @@ type cli struct {
 	Reload       reloadCommand       `cmd:"" help:"Make a running gateway read its settings again."`
 	Health       healthCommand       `cmd:"" help:"Ask the probe whether a gateway is well, by exit code."`
 	Version      versionCommand      `cmd:"" help:"Print the version of this program."`
+	Man          manCommand          `cmd:"" hidden:"" help:"Print the manual page."`
 }
 
 const description = `Carries requests of local programs from a Unix socket to NATS, and the answers back.
