@@ -351,6 +351,7 @@ func TestBreakerIsNotOpenedBy(t *testing.T) {
 		_ = m.RespondMsg(reply)
 	})
 	cfg := breakerConfig(t, s.ClientURL())
+	cfg.MaxUpstreamBufferBytes = 1 << 30 // nothing is to be paused
 	g := runGateway(t, cfg)
 	waitReady(t, g)
 	p := dial(t, g)
