@@ -21,6 +21,7 @@ type cli struct {
 	Drain        drainCommand        `cmd:"" help:"Shut a running gateway down gracefully."`
 	Reload       reloadCommand       `cmd:"" help:"Make a running gateway read its settings again."`
 	Health       healthCommand       `cmd:"" help:"Ask the probe whether a gateway is well, by exit code."`
+	Audit        auditCommand        `cmd:"" help:"Print, verify or replay an audit log."`
 	Version      versionCommand      `cmd:"" help:"Print the version of this program."`
 	Man          manCommand          `cmd:"" hidden:"" help:"Print the manual page."`
 }

@@ -1,7 +1,7 @@
 // Command ipc-gateway carries requests of local programs from a Unix socket to NATS and back.
 //
 // "ipc-gateway serve" is the gateway. The other commands are clients of one that runs: ping, send and
-// capabilities of its socket, show, kill, drain and reload of its control socket, health of its probe; version needs none. Every command explains itself with --help.
+// capabilities of its socket, show, kill, drain and reload of its control socket, health of its probe; audit reads the files of an audit log, and version needs nothing. Every command explains itself with --help.
 //
 // Exit codes: 0 done, 1 failed, 2 called or configured wrongly (nothing was opened), 128 and the
 // signal's number when a second signal cut the shutdown short.

@@ -89,7 +89,8 @@ func TestFlagsOfCallsHaveVariables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for command, value := range map[string]any{"PING": pingCommand{}, "SEND": sendCommand{}, "SHOW": showCommand{}, "DRAIN": drainCommand{}, "HEALTH": healthCommand{}} {
+	for command, value := range map[string]any{"PING": pingCommand{}, "SEND": sendCommand{}, "SHOW": showCommand{}, "DRAIN": drainCommand{}, "HEALTH": healthCommand{},
+		"AUDIT": auditFilters{}, "AUDIT_CAT": auditCatCommand{}, "AUDIT_VERIFY": auditVerifyCommand{}, "AUDIT_REPLAY": auditReplayCommand{}} {
 		for field := range reflect.TypeOf(value).Fields() {
 			if _, argument := field.Tag.Lookup("arg"); argument || field.Anonymous {
 				continue
