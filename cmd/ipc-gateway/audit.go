@@ -64,7 +64,7 @@ func outcomeName(o *audit.Outcome) string {
 type auditFilter struct {
 	since, until int64 // nanoseconds since 1970; 0: no bound
 	uids         []uint32
-	subjects     [][]byte
+	subjects     []string
 	outcomes     []string
 }
 
@@ -79,7 +79,7 @@ func (f *auditFilters) compile(now time.Time) (filter auditFilter, err error) {
 		if err := codec.ValidatePattern([]byte(subject)); err != nil {
 			return filter, usageErrorf("--subject %q: %s", subject, strings.TrimPrefix(err.Error(), "codec: "))
 		}
-		filter.subjects = append(filter.subjects, []byte(subject))
+		filter.subjects = append(filter.subjects, subject)
 	}
 	known := []string{"OK", outcomeAbandoned, outcomeUnknown}
 	for _, code := range codec.ErrorCodes() {
@@ -117,11 +117,29 @@ func (f *auditFilter) takesTime(at int64) bool {
 }
 
 func (f *auditFilter) takes(q *audit.Request, o *audit.Outcome) bool {
-	matches := func(pattern []byte) bool { return codec.SubjectMatches(pattern, q.Subject) }
+	matches := func(pattern string) bool { return subjectMatches(pattern, string(q.Subject)) }
 	return f.takesTime(q.Time) &&
 		(len(f.uids) == 0 || slices.Contains(f.uids, q.UID)) &&
 		(len(f.outcomes) == 0 || slices.Contains(f.outcomes, outcomeName(o))) &&
 		(len(f.subjects) == 0 || slices.ContainsFunc(f.subjects, matches))
+}
+
+// subjectMatches reports whether subject is one of those that a valid pattern stands for.
+func subjectMatches(pattern, subject string) bool {
+	for {
+		want, restOfPattern, morePattern := strings.Cut(pattern, ".")
+		if want == ">" {
+			return subject != ""
+		}
+		have, restOfSubject, moreSubject := strings.Cut(subject, ".")
+		if want != have && (want != "*" || have == "") || morePattern != moreSubject {
+			return false
+		}
+		if !morePattern {
+			return true
+		}
+		pattern, subject = restOfPattern, restOfSubject
+	}
 }
 
 // auditCatCommand prints a log.

@@ -376,3 +376,17 @@ func TestAuditCommandsCalledWrongly(t *testing.T) {
 		}
 	}
 }
+
+func TestSubjectMatches(t *testing.T) {
+	for _, test := range []struct {
+		pattern, subject string
+		want             bool
+	}{
+		{"a.b", "a.b", true}, {"a.b", "a.c", false}, {"a.b", "a", false}, {"a", "a.b", false}, {"a.*", "a.b", true}, {"a.*", "a.b.c", false},
+		{"a.*.c", "a.b.c", true}, {"*", "a", true}, {"*", "", false}, {">", "a.b", true}, {">", "", false}, {"a.>", "a.b.c", true}, {"a.>", "a", false},
+	} {
+		if got := subjectMatches(test.pattern, test.subject); got != test.want {
+			t.Errorf("%s and %q: %v", test.pattern, test.subject, got)
+		}
+	}
+}

@@ -89,6 +89,7 @@ type replay struct {
 	speed    float64
 	window   chan struct{} // holds an entry for each request that is not answered
 	received chan error    // what ended the receiver
+	ended    chan struct{} // closed when it has ended
 
 	started     time.Time
 	firstTime   int64 // of the log
@@ -116,7 +117,7 @@ type expectation struct {
 func newReplay(ctx context.Context, a *app, conn *client.Conn, c *auditReplayCommand) *replay {
 	r := &replay{
 		ctx: ctx, app: a, conn: conn, rate: c.Rate, speed: c.Speed, window: make(chan struct{}, c.Inflight),
-		received: make(chan error, 1), expected: map[uint64]expectation{},
+		received: make(chan error, 1), ended: make(chan struct{}), expected: map[uint64]expectation{},
 	}
 	go r.receive()
 	return r
@@ -208,6 +209,7 @@ func (r *replay) expect(f *codec.Frame, e expectation) {
 
 // receive takes answers until the connection ends.
 func (r *replay) receive() {
+	defer close(r.ended)
 	for {
 		answer, err := r.conn.Receive()
 		if err == nil {
@@ -261,7 +263,7 @@ func (r *replay) finish() error {
 		}
 	}
 	_ = r.conn.Close()
-	_ = <-r.received // says that it is closed
+	<-r.ended
 	return nil
 }
 
