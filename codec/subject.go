@@ -67,7 +67,7 @@ func validateToken(token []byte) error {
 // ErrPattern is returned by [ValidatePattern].
 var ErrPattern = errors.New("codec: not a subject pattern: want tokens with dots between, as app.* or app.>")
 
-// ValidatePattern reports whether pattern can be given to [SubjectMatches]: a subject in which a token
+// ValidatePattern reports whether pattern stands for subjects by the rules of NATS: a subject in which a token
 // may be "*", and the last one ">".
 func ValidatePattern(pattern []byte) error {
 	if len(pattern) == 0 || len(pattern) > PublishSubjectBytesMax {
