@@ -2,6 +2,7 @@ package codec
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,6 +54,20 @@ func AppendRetryError[T string | []byte](dst []byte, code ErrorCode, message T, 
 	dst = append(dst, `,"retry_after_ms":`...)
 	dst = strconv.AppendInt(dst, retryAfterMs, 10)
 	return append(dst, `}}`...)
+}
+
+// TraceBytesMax is how much longer AppendTrace makes an error object.
+const TraceBytesMax = len(`,"trace_id":"","span_id":""`) + 2*(16+8)
+
+// AppendTrace adds the ids of the request's trace and of the gateway's span in it to the error object at the end of dst:
+//
+//	..."sent":true,"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","span_id":"00f067aa0ba902b7"}}
+func AppendTrace(dst, traceID, spanID []byte) []byte {
+	dst = append(dst[:len(dst)-len(`}}`)], `,"trace_id":"`...)
+	dst = hex.AppendEncode(dst, traceID)
+	dst = append(dst, `","span_id":"`...)
+	dst = hex.AppendEncode(dst, spanID)
+	return append(dst, `"}}`...)
 }
 
 func appendErrorFields[T string | []byte](dst []byte, code ErrorCode, message T, sent bool) []byte {
@@ -122,6 +137,10 @@ type ErrorInfo struct {
 
 	// RetryAfterMs is how long to wait before the next try, in milliseconds; 0: the gateway does not say.
 	RetryAfterMs int64 `json:"retry_after_ms,omitempty"`
+
+	// TraceID and SpanID name the request's trace and the gateway's span in it, in hexadecimal digits; empty: it is not traced.
+	TraceID string `json:"trace_id,omitempty"`
+	SpanID  string `json:"span_id,omitempty"`
 }
 
 // ParseError reads the payload of RESPONSE_ERROR and STREAM_ERROR, for clients. It keeps nothing of

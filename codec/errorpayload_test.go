@@ -80,6 +80,26 @@ func TestAppendRetryError(t *testing.T) {
 	}
 }
 
+// Goal: the ids come last in an error object of any kind, and a client finds them.
+func TestAppendTrace(t *testing.T) {
+	traceID, spanID := []byte("0123456789abcdef"), []byte("\x00\xff<\"trac")
+	for _, object := range [][]byte{
+		AppendError([]byte("front "), CodeTimeout, "}}", true), AppendRetryError([]byte("front "), CodeUnavailable, "x", false, 7),
+		AppendServiceError([]byte("front "), []byte("x"), nil),
+	} {
+		before := len(object)
+		got := AppendTrace(object, traceID, spanID)
+		const ids = `,"trace_id":"30313233343536373839616263646566","span_id":"00ff3c2274726163"}}`
+		if len(got) != before+TraceBytesMax || !strings.HasSuffix(string(got), ids) {
+			t.Errorf("got %s", got)
+		}
+		info, err := ParseError(got[len("front "):])
+		if err != nil || info.TraceID != "30313233343536373839616263646566" || info.SpanID != "00ff3c2274726163" {
+			t.Errorf("%s is read as %+v, %v", got, info, err)
+		}
+	}
+}
+
 func TestParseError(t *testing.T) {
 	want := ErrorInfo{Code: 12, Name: "SHUTTING_DOWN", Message: "later \u00e9", Retryable: true, Sent: false}
 	got, err := ParseError(AppendError(nil, CodeShuttingDown, "later \u00e9", false))

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -239,6 +240,10 @@ func allocFrame(kind string, id uint64, rng *rand.Rand) codec.Frame {
 	case "v2-request":
 		f := v2(codec.TypeRequest, id, "app.headers", payload)
 		f.Headers = []byte("traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nX-A: b\r\n")
+		return f
+	case "v2-unsampled":
+		f := allocFrame("v2-request", id, rng)
+		f.Headers = bytes.Replace(f.Headers, []byte("-01\r\n"), []byte("-00\r\n"), 1)
 		return f
 	case "publish":
 		return v2(codec.TypePublish, id, "app.sink", payload)

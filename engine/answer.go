@@ -62,11 +62,14 @@ func (l *loop) queued(s *session, label uint8, outcome uint8, bytes int, took in
 // answered ends r, whose answer was appended to the buffer that answerBuffer gave.
 func (l *loop) answered(h pool.Handle, r *request, outcome uint8, bytes int) {
 	s := r.session
-	if r.audited {
+	if r.watched&watchedByAudit != 0 {
 		l.auditOver(h, r, auditCodes[outcome], bytes)
 	}
 	l.queued(s, r.label, outcome, bytes, l.now-r.startedAt)
 	l.judge(r, outcome)
+	if r.watched&watchedByTrace != 0 {
+		l.endTrace(h, r, errorLabel(outcome), bytes)
+	}
 	if r.version != codec.Version1 {
 		l.releaseRequest(h, r)
 		return
@@ -115,6 +118,9 @@ func (l *loop) fail(h pool.Handle, r *request, code codec.ErrorCode, message str
 
 // answerScratch answers r with the error object in scratch.
 func (l *loop) answerScratch(h pool.Handle, r *request, code codec.ErrorCode, headers []byte) {
+	if r.watched&watchedByTrace != 0 {
+		l.scratch = withTrace(l.scratch, l.span(h))
+	}
 	b := l.answerBuffer(h, r)
 	before := len(b.B)
 	b.B = codec.AppendFrame(b.B, &codec.Frame{
@@ -132,6 +138,10 @@ func (l *loop) refuse(s *session, f *codec.Frame, label uint8, code codec.ErrorC
 
 // answerFrame answers a frame that got no slot.
 func (l *loop) answerFrame(s *session, f *codec.Frame, label, outcome uint8, t codec.Type, payload []byte) {
+	if l.traced != nil && t == codec.TypeResponseError {
+		l.traceRefused(outcome)
+		payload = withTrace(payload, l.traced)
+	}
 	b := l.immediateBuffer(s, f.Version)
 	before := len(b.B)
 	b.B = codec.AppendFrame(b.B, &codec.Frame{

@@ -1,12 +1,12 @@
 package engine
 
 import (
-	"encoding/hex"
 	"errors"
 
 	"github.com/aigroup/ipc-gateway/audit"
 	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/pool"
+	"github.com/aigroup/ipc-gateway/trace"
 	"github.com/aigroup/ipc-gateway/upstream"
 )
 
@@ -62,12 +62,14 @@ func (l *loop) auditMustWait(f *codec.Frame) bool {
 
 // auditTaken records a request that was taken into flight. REQUIRES: there is a log.
 func (l *loop) auditTaken(h pool.Handle, r *request, s *session, f *codec.Frame) {
-	r.audited = l.audit.Begin(l.auditRequest(uint64(h), s, f))
+	if l.audit.Begin(l.auditRequest(uint64(h), s, f)) {
+		r.watched |= watchedByAudit
+	}
 }
 
 // auditOver records the outcome of a request whose beginning is recorded. REQUIRES: there is a log.
 func (l *loop) auditOver(h pool.Handle, r *request, code byte, answerBytes int) {
-	r.audited = false
+	r.watched &^= watchedByAudit
 	l.audit.End(uint64(h), audit.Outcome{Code: code, AnswerBytes: uint32(answerBytes), Duration: l.now - r.startedAt})
 }
 
@@ -90,8 +92,10 @@ func (l *loop) auditRequest(id uint64, s *session, f *codec.Frame) *audit.Reques
 	if len(f.Subject) == 0 {
 		q.Flags |= audit.FlagRouted
 	}
-	if len(f.Headers) != 0 {
-		traceID(&q.TraceID, f.Headers)
+	if l.traced != nil {
+		q.TraceID = l.traced.Trace
+	} else if c, ok := trace.ParseHeaders(f.Headers); ok {
+		q.TraceID = c.Trace
 	}
 	return q
 }
@@ -102,19 +106,6 @@ func (l *loop) subjectOf(f *codec.Frame) []byte {
 		return l.policy.routes[label].subject
 	}
 	return f.Subject
-}
-
-const headerTraceparent = "traceparent:"
-
-// traceID puts the trace id of headers with a valid traceparent into id: "00-" and 32 hexadecimal digits.
-func traceID(id *[16]byte, headers []byte) {
-	value, found := headerLine(headers, headerTraceparent)
-	if !found || len(value) < 36 || value[2] != '-' || value[35] != '-' {
-		return
-	}
-	if _, err := hex.Decode(id[:], value[3:35]); err != nil {
-		*id = [16]byte{}
-	}
 }
 
 // outcomeOfPublish is the outcome of a publish without an answer that the link took, or did not take because of err.

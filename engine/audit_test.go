@@ -347,7 +347,7 @@ func BenchmarkAudit(b *testing.B) {
 				if l.audit != nil {
 					l.auditTaken(h, r, s, &f)
 				}
-				if r.audited {
+				if r.watched&watchedByAudit != 0 {
 					l.auditOver(h, r, 0, 100)
 				}
 				l.slots.Release(h)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/aigroup/ipc-gateway/audit"
 	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/trace"
 	"github.com/aigroup/ipc-gateway/upstream"
 )
 
@@ -142,6 +143,12 @@ type Config struct {
 	Peers []PeerRule
 	// Audit says where the audit log is, if there is one, and what is recorded.
 	Audit audit.Config
+	// TraceSample is the share of the requests without a traceparent that begin a trace: 0 for none to 1 for all.
+	TraceSample float64
+	// TraceClients makes the gateway take part in the traces that clients sample, even if TraceSample is 0.
+	TraceClients bool
+	// Tracer takes the spans of sampled requests. Nil: nothing is traced. A reload does not change it.
+	Tracer *trace.Sink
 	// NATS says how to reach NATS.
 	NATS upstream.Config
 	// Logger takes the gateway's messages and those of gnet and nats.go. Nil: slog.Default().
@@ -248,6 +255,9 @@ func (c *Config) Validate() error {
 		if err := codec.ValidatePattern([]byte(pattern)); err != nil {
 			bad("route publish: jetstream: subject %q: %w", pattern, err)
 		}
+	}
+	if !(c.TraceSample >= 0 && c.TraceSample <= 1) { // so that NaN is wrong as well
+		bad("trace sample is %v: want 0 to 1", c.TraceSample)
 	}
 	problems = append(problems, c.validatePeers()...)
 	if err := c.Audit.Validate(); err != nil {

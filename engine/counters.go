@@ -38,6 +38,8 @@ type counters struct {
 	jetStreamRefused    atomic.Uint64
 	breakerRefused      atomic.Uint64
 	breakerTransitions  [BreakerStateCount]atomic.Uint64
+	traceSpans          atomic.Uint64
+	traceDropped        atomic.Uint64
 }
 
 type latency struct {
@@ -158,6 +160,8 @@ func (l *loop) addTo(s *Stats) {
 	for i := range s.BreakerTransitions {
 		s.BreakerTransitions[i] += c.breakerTransitions[i].Load()
 	}
+	s.TraceSpans += c.traceSpans.Load()
+	s.TraceDropped += c.traceDropped.Load()
 	s.BreakersOpen += uint64(l.breakers.states[BreakerOpen].Load())
 	s.BreakersHalfOpen += uint64(l.breakers.states[BreakerHalfOpen].Load())
 

@@ -22,7 +22,10 @@ func (l *loop) Deliver(token uint64, m *upstream.Message) {
 		}
 		return
 	}
-	defer l.recoverDelivery()
+	defer l.recoverDelivery(h)
+	if r.watched&watchedByTrace != 0 {
+		l.span(h).Delivered = l.clock()
+	}
 	l.noteReply(r.session, r)
 	if r.state == waitsForAck {
 		l.acknowledge(h, r, m)
@@ -98,6 +101,9 @@ var publishedV1 = []byte(`{"ok":true}`)
 
 // Written implements upstream.Handler: it answers the publishes whose messages are written.
 func (l *loop) Written(written uint64) {
+	if l.tracer != nil && len(l.tracer.unwritten) > 0 {
+		l.traceWritten(written)
+	}
 	for l.unwrittenAt < len(l.unwritten) && l.unwritten[l.unwrittenAt].end <= written {
 		h := l.unwritten[l.unwrittenAt].handle
 		l.unwrittenAt++

@@ -38,6 +38,8 @@ type Gateway struct {
 	client  *gnet.Client
 	// auditLog is nil if there is none.
 	auditLog *audit.Log
+	// startedUnix is started in nanoseconds since 1970.
+	startedUnix int64
 	// reserved is what nobody may publish to who is not told that he may.
 	reserved *reservedSubjects
 
@@ -71,6 +73,7 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{cfg: cfg, log: cfg.Logger, started: time.Now(), peerStates: peerStates{}}
+	g.startedUnix = g.started.UnixNano()
 	if g.log == nil {
 		g.log = slog.Default()
 	}
@@ -423,6 +426,9 @@ func (g *Gateway) Stats() Stats {
 	}
 	if g.auditLog != nil {
 		s.Audit = g.auditLog.Stats()
+	}
+	if tracer := g.cfg.Tracer; tracer != nil {
+		s.TraceDropped += tracer.Lost()
 	}
 	switch {
 	case s.BreakersOpen > 0:

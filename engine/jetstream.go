@@ -79,7 +79,7 @@ func (l *loop) wantsAck(f *codec.Frame) bool {
 // holdMessage makes the message of r, gives it an id if it has none, and queues it for NATS. After an error
 // nothing is held.
 func (l *loop) holdMessage(h pool.Handle, r *request, subject []byte, f *codec.Frame) (end uint64, err error) {
-	headers := f.Headers
+	headers := l.messageHeaders(f)
 	switch id, found := headerLine(headers, headerMsgID); {
 	case !found:
 		headers = l.withMsgID(headers)

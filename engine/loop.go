@@ -14,6 +14,7 @@ import (
 	"github.com/aigroup/ipc-gateway/audit"
 	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/pool"
+	"github.com/aigroup/ipc-gateway/trace"
 	"github.com/aigroup/ipc-gateway/upstream"
 )
 
@@ -84,6 +85,8 @@ type loop struct {
 	auditScratch audit.Request
 	capabilities cachedCapabilities
 	serving      servedFrame // what is being worked on, should it panic
+	tracer       *tracer     // nil: nothing was ever traced
+	traced       *trace.Span // of the frame that is being served; nil: it is not sampled
 
 	// Atomic, written by the loop, read by anybody.
 	counters counters
@@ -118,6 +121,7 @@ func newLoop(g *Gateway, index int) *loop {
 	l.ids = newIDSet(cfg.MaxInflight)
 	l.durable = newDurable()
 	l.breakers = newBreakerTable()
+	l.followTracing()
 	l.link, l.control = upstream.NewLink(cfg.NATS, l, l.enrollWire, cfg.MaxUpstreamBufferBytes, l.log)
 	return l
 }
@@ -155,15 +159,15 @@ func (l *loop) runMailbox() {
 }
 
 // recovered logs and counts a panic in the work on one frame or reply. The others go on.
-func (l *loop) recovered(reason any) {
+func (l *loop) recovered(reason any, span *trace.Span) {
 	l.counters.internalErrors.Add(1)
-	l.log.Error("internal error: this is a bug", "error", reason, "stack", string(debug.Stack()))
+	l.logFor(span).Error("internal error: this is a bug", "error", reason, "stack", string(debug.Stack()))
 }
 
 // recoverFrame answers the frame that is being served with INTERNAL, if that work panicked.
 func (l *loop) recoverFrame(s *session) {
 	if reason := recover(); reason != nil {
-		l.recovered(reason)
+		l.recovered(reason, l.traced)
 		l.refuse(s, &codec.Frame{Version: l.serving.version, CorrelationID: l.serving.correlationID},
 			l.serving.label, codec.CodeInternal, "internal error of the gateway")
 	}
@@ -171,9 +175,13 @@ func (l *loop) recoverFrame(s *session) {
 
 // recoverDelivery drops the reply that is being delivered, if that work panicked. Its request runs
 // into its deadline.
-func (l *loop) recoverDelivery() {
+func (l *loop) recoverDelivery(h pool.Handle) {
 	if reason := recover(); reason != nil {
-		l.recovered(reason)
+		var span *trace.Span
+		if r := l.slots.Get(h); r != nil && r.watched&watchedByTrace != 0 {
+			span = l.span(h)
+		}
+		l.recovered(reason, span)
 	}
 }
 

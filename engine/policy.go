@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"slices"
 	"time"
+
+	"github.com/aigroup/ipc-gateway/trace"
 )
 
 // policy is what a reload can change: limits, routes, timeouts and permissions. A policy itself never changes. Each
@@ -19,6 +21,9 @@ type policy struct {
 	peers  *peerTable
 
 	durable *subjectSet // of Routes.JetStream; nil: none
+
+	traces         bool // requests may have spans: loops have tracers
+	traceThreshold trace.Threshold
 }
 
 // compiledRoute is a Route in the form that the data path wants.
@@ -31,6 +36,8 @@ type compiledRoute struct {
 // newPolicy compiles a configuration that was validated. What was counted of peers goes on in states.
 func newPolicy(cfg *Config, states peerStates) *policy {
 	p := &policy{Config: *cfg, peers: newPeerTable(cfg, states)}
+	p.traces = cfg.Tracer != nil && (cfg.TraceClients || cfg.TraceSample > 0)
+	p.traceThreshold = trace.NewThreshold(cfg.TraceSample)
 	for _, pattern := range cfg.Routes.JetStream {
 		if p.durable == nil {
 			p.durable = &subjectSet{}
@@ -85,6 +92,7 @@ func (g *Gateway) Reload(ctx context.Context, cfg Config) (needRestart []string,
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	cfg.Tracer = g.cfg.Tracer
 	needRestart = cfg.keepFixed(&g.cfg)
 	g.policy.Store(newPolicy(&cfg, g.peerStates))
 	for _, l := range g.loops {
@@ -103,6 +111,7 @@ func (l *loop) follow() {
 	l.link.SetBufferedMax(p.MaxUpstreamBufferBytes)
 	l.applyRules()
 	l.followBreakers()
+	l.followTracing()
 }
 
 // Config returns what the gateway works by: the configuration of the start with what reloads have changed.

@@ -37,6 +37,9 @@ func (l *loop) direct(s *session, f *codec.Frame, label uint8) {
 // publish takes a frame into flight: it gets a slot, and its message is queued for NATS. A frame
 // that cannot be taken is answered at once, and none of it reaches NATS.
 func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, checked bool, mode Mode, timeoutMs uint32) {
+	if l.traced != nil {
+		l.traceSubject(subject, mode)
+	}
 	if l.draining {
 		l.refusePublish(s, f, label, codec.CodeShuttingDown, "the gateway is shutting down")
 		return
@@ -103,6 +106,9 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 	if l.audit != nil {
 		l.auditTaken(h, r, s, f)
 	}
+	if l.traced != nil {
+		l.tracePublished(h, r)
+	}
 	switch mode {
 	case ModePublish:
 		r.state = waitsForWrite
@@ -114,7 +120,7 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 
 // publishOnly publishes a frame that wants no answer.
 func (l *loop) publishOnly(s *session, f *codec.Frame, subject []byte) {
-	_, err := l.link.Publish(subject, f.Headers, f.Payload, 0, false)
+	_, err := l.link.Publish(subject, l.messageHeaders(f), f.Payload, 0, false)
 	if err != nil {
 		l.counters.noReplyRefused.Add(1)
 		if errors.Is(err, upstream.ErrFull) {
@@ -124,6 +130,9 @@ func (l *loop) publishOnly(s *session, f *codec.Frame, subject []byte) {
 	if l.audit != nil {
 		l.auditAnswered(s, f, outcomeOfPublish(err), 0)
 	}
+	if l.traced != nil {
+		l.traced.Published, l.traced.Error = l.clock(), errorLabel(outcomeOfPublish(err))
+	}
 }
 
 // queue queues the message of a fresh slot for NATS.
@@ -131,7 +140,7 @@ func (l *loop) queue(h pool.Handle, r *request, subject []byte, f *codec.Frame, 
 	if mode == ModeJetStream {
 		return l.holdMessage(h, r, subject, f)
 	}
-	return l.link.Publish(subject, f.Headers, f.Payload, uint64(h), mode == ModeRequest)
+	return l.link.Publish(subject, l.messageHeaders(f), f.Payload, uint64(h), mode == ModeRequest)
 }
 
 // plain is err's message for clients, who know nothing of our packages.
@@ -142,6 +151,9 @@ func plain(err error) string {
 // refusePublish answers a frame that is not published, or counts it if it wants no answer.
 func (l *loop) refusePublish(s *session, f *codec.Frame, label uint8, code codec.ErrorCode, message string) {
 	if f.Type == codec.TypePublish && f.Flags == codec.FlagNoReply {
+		if l.traced != nil {
+			l.traceRefused(outcomeOf(code))
+		}
 		l.counters.noReplyRefused.Add(1)
 		if l.audit != nil {
 			l.auditAnswered(s, f, outcomeOf(code), 0)

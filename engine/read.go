@@ -82,6 +82,9 @@ func (l *loop) admit(s *session, f *codec.Frame, malformed error) bool {
 		return false
 	}
 	l.serve(s, f, malformed)
+	if l.traced != nil {
+		l.endFrameTrace()
+	}
 	l.giveReserved(s)
 	return true
 }
@@ -170,6 +173,9 @@ func (l *loop) serve(s *session, f *codec.Frame, malformed error) {
 	if malformed != nil {
 		l.refusePublish(s, f, label, codec.CodeInvalidPayload, "subject and header lengths exceed the frame")
 		return
+	}
+	if l.policy.traces {
+		l.startTrace(s, f, label)
 	}
 	if f.Version == codec.Version2 && !l.admissible(s, f, label) {
 		return

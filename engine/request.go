@@ -16,6 +16,14 @@ const (
 	waitsForTurn                      // answered, behind earlier version 1 requests of its session
 )
 
+// watchers are those who are told when a request is over.
+type watchers uint8
+
+const (
+	watchedByAudit watchers = 1 << iota // the audit log has its beginning
+	watchedByTrace                      // it has a span: see loop.span
+)
+
 // request is a slot: one frame from its admission to its answer.
 type request struct {
 	session       *session
@@ -26,7 +34,7 @@ type request struct {
 	version       byte
 	label         uint8 // index into TypeLabels
 	state         requestState
-	audited       bool // the audit log waits for the outcome
+	watched       watchers // who is told when it is over
 
 	// Lists by slot index + 1; 0 ends them.
 	previous, next uint32 // all requests of the session
@@ -82,6 +90,9 @@ func (l *loop) begin(h pool.Handle, r *request, s *session, f *codec.Frame, labe
 func (l *loop) releaseRequest(h pool.Handle, r *request) {
 	s, index := r.session, h.Index()
 	l.deadlines.remove(index)
+	if r.watched&watchedByTrace != 0 { // it was not answered
+		l.endTrace(h, r, outcomeAbandoned, 0)
+	}
 	if r.version != codec.Version1 {
 		l.removeID(idKey{s.id, r.correlationID}, index)
 	}
@@ -104,7 +115,7 @@ func (l *loop) releaseRequest(h pool.Handle, r *request) {
 	if r.probe != 0 {
 		l.withdraw(r)
 	}
-	if r.audited { // it was not answered
+	if r.watched&watchedByAudit != 0 { // it was not answered
 		l.auditOver(h, r, audit.CodeAbandoned, 0)
 	}
 	for _, b := range [...]*pool.Buffer{r.answer, r.trailing} {

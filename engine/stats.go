@@ -128,5 +128,8 @@ type Stats struct {
 
 	Audit audit.Stats // all zero: there is no audit log
 
+	TraceSpans   uint64 // spans of sampled requests that ended
+	TraceDropped uint64 // spans that nobody will see: no room in flight or in the queue, or they could not be exported
+
 	Draining bool
 }

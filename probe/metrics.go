@@ -115,6 +115,11 @@ var gatewayFamilies = []family{
 		one(func(s *engine.Stats) uint64 { return s.Audit.SyncErrors })},
 	{"ipc_audit_lag_seconds", gauge, "", "How long the oldest record waits to be written to the audit log.", auditLag},
 
+	{"ipc_trace_spans_total", counter, "", "Spans of sampled requests that ended.",
+		one(func(s *engine.Stats) uint64 { return s.TraceSpans })},
+	{"ipc_trace_dropped_total", counter, "", "Spans that were dropped: too many at a time, or the receiver did not take them.",
+		one(func(s *engine.Stats) uint64 { return s.TraceDropped })},
+
 	{"ipc_slot_pool_available", gauge, "", "Request slots that are free now.",
 		one(func(s *engine.Stats) uint64 { return s.SlotsAvailable })},
 	{"ipc_slot_pool_acquired_total", counter, "", "Request slots acquired.",

@@ -107,6 +107,14 @@ func (l *Link) Reason() string { return l.status.Reason() }
 // from any goroutine.
 func (l *Link) Inbox() []byte { return l.inbox }
 
+// Server returns the address of the server that the link is connected to, as host:port; empty: to none. REQUIRES: on loop.
+func (l *Link) Server() string {
+	if l.wire == nil {
+		return ""
+	}
+	return l.wire.server
+}
+
 // MaxPayload returns the server's max_payload in bytes, 0 if no server was reached yet.
 func (l *Link) MaxPayload() int { return l.maxPayload }
 

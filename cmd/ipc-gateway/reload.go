@@ -38,6 +38,9 @@ func (s *service) tryReload(ctx context.Context) (reloaded control.Reloaded, err
 	s.passed.use(read)
 	next := s.options.follow(read)
 	next.engine.Logger = s.log
+	if err := s.tracing.use(s.app, next); err != nil {
+		return reloaded, err
+	}
 	if _, err := s.daemon.Gateway().Reload(ctx, next.engine); err != nil {
 		if ctx.Err() == nil {
 			return reloaded, err

@@ -33,6 +33,7 @@ type service struct {
 	stopTelling      context.CancelFunc
 	daemon           *daemon.Daemon
 	control          *control.Server // nil: switched off
+	tracing          tracing         // mu guards it once the service runs
 
 	drainWanted chan struct{} // has room for the wish of the console
 	handedOver  chan struct{} // closed when another process serves our clients
@@ -63,8 +64,11 @@ func startService(a *app, flags map[string]string, o *options) (*service, error)
 	}
 	passed.use(o)
 	s.passed = passed
-	if err := s.begin(); err != nil {
+	if err := s.tracing.use(a, o); err != nil {
 		return nil, err
+	}
+	if err := s.begin(); err != nil {
+		return nil, errors.Join(err, s.tracing.stop())
 	}
 	s.log.Info("serving", "version", buildVersion(), "pid", os.Getpid(), "socket", o.engine.SocketPath, "control", s.controlPath(),
 		"loops", o.engine.Loops, "cpus", showCPUs(o.engine.CPUs), "nats", redacted(o.engine.NATS.URLs), "probe", s.daemon.ProbeAddr())
@@ -199,6 +203,9 @@ func (s *service) stop(why string) error {
 		return &exitError{code: signalCode(second)}
 	}
 	s.stopTelling()
+	if traceErr := s.tracing.stop(); traceErr != nil {
+		s.log.Warn("not all spans could be exported", "reason", traceErr)
+	}
 	s.outcome = err
 	close(s.over)
 	if errors.Is(err, daemon.ErrDrain) {

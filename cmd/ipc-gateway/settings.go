@@ -38,7 +38,7 @@ func defaultOptions() *options {
 type setting struct {
 	flag   string // without its dashes; empty: by file only
 	env    string
-	oldEnv string // the predecessor's variable, used where env is not set
+	oldEnv string // the predecessor's variable, or OpenTelemetry's, used where env is not set
 	key    string // in the file; empty: the flag's name with underscores
 	group  string
 	arg    string // what stands for the value in the help
@@ -215,6 +215,8 @@ func (o *options) settings() []setting {
 			help: "Where /health, /ready and /metrics are served; off: nowhere."},
 		{flag: "pprof", env: "IPC_PPROF", group: groupOperate, value: pprofValue(&o.pprof),
 			help: "Serve profiles at /debug/pprof/ of the probe, if that is on loopback; --pprof=anywhere: on any address. off: not at all."},
+		{flag: "trace-sample", env: "IPC_TRACE_SAMPLE", oldEnv: otelSampler, group: groupOperate, arg: "SHARE", value: shareValue(&c.TraceSample),
+			help: "Share of the requests without a traceparent that begin a trace, 0 to 1. Spans go where the variables OTEL_EXPORTER_OTLP_... say."},
 		{flag: "log-level", env: "IPC_LOG_LEVEL", group: groupOperate, arg: "LEVEL", value: levelValue(&o.logLevel),
 			help: "Least level that is logged: debug, info, warn or error."},
 		{flag: "log-format", env: "IPC_LOG_FORMAT", group: groupOperate, arg: "FORMAT", value: choiceValue(&o.logFormat, "text", "json"),

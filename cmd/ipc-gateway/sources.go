@@ -26,7 +26,7 @@ func (a *app) configure(flags map[string]string) (o *options, problems []string)
 		if text, ok := flags[s.flag]; ok && s.flag != "" {
 			values = append(values, given{index: i, text: text, source: "flag --" + s.flag})
 		} else if name, text, ok := a.env(s.env, s.oldEnv); ok {
-			text, err := withUnit(name, text)
+			text, err := a.translate(name, text)
 			if err != nil {
 				problems = append(problems, fmt.Sprintf("variable %s: %v", name, err))
 				continue
@@ -56,10 +56,13 @@ func (a *app) configure(flags map[string]string) (o *options, problems []string)
 	return o, problems
 }
 
-// withUnit turns the number in a variable named for its unit into text with that unit.
-func withUnit(name, text string) (string, error) {
-	if strings.HasSuffix(name, "_MS") {
+// translate turns the text of a variable that is not ours into that of the setting.
+func (a *app) translate(name, text string) (string, error) {
+	switch {
+	case strings.HasSuffix(name, "_MS"):
 		return parseMilliseconds(text)
+	case name == otelSampler:
+		return a.samplerShare(text)
 	}
 	return text, nil
 }
