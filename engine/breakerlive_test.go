@@ -269,7 +269,9 @@ func TestBreakerDoesNotCountWhatWasNotSent(t *testing.T) {
 	s := runNATS(t, nil)
 	proxy := newProxy(t, s.Addr().String())
 	answerWith(t, responder(t, s.ClientURL()), "app.>", func(*nats.Msg) {})
-	g := runGateway(t, breakerConfig(t, "nats://"+proxy.address()))
+	cfg := breakerConfig(t, "nats://"+proxy.address())
+	cfg.MaxUpstreamBufferBytes = 1 << 30 // nothing is to be paused
+	g := runGateway(t, cfg)
 	waitReady(t, g)
 	p := dial(t, g)
 	proxy.hold()
@@ -351,7 +353,6 @@ func TestBreakerIsNotOpenedBy(t *testing.T) {
 		_ = m.RespondMsg(reply)
 	})
 	cfg := breakerConfig(t, s.ClientURL())
-	cfg.MaxUpstreamBufferBytes = 1 << 30 // nothing is to be paused
 	g := runGateway(t, cfg)
 	waitReady(t, g)
 	p := dial(t, g)
