@@ -33,7 +33,7 @@ type Takeover struct {
 	Ready bool          // the other gateway serves requests
 }
 
-// TakeOver asks the gateway at the control socket path to hand over. The error is an *engine or *net one if nobody is
+// TakeOver asks the gateway at the control socket path to hand over. The error is that of the dial if nobody is
 // there.
 func TakeOver(ctx context.Context, path string) (*Takeover, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeoverDial)

@@ -61,8 +61,23 @@ func successor(t *testing.T, g *Gateway) *Gateway {
 // handOver has next take over from g, and returns what tells how each of them ended.
 func handOver(t *testing.T, g, next *Gateway, timeout time.Duration) (given, took <-chan error) {
 	t.Helper()
+	given, i := offer(t, g, timeout)
+	if err := next.Listen(i.Socket); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan error, 1)
+	go func() {
+		_, err := next.TakeClients(i, testTimeout)
+		got <- err
+	}()
+	return given, got
+}
+
+// offer has g hand over, and returns what tells how that ends, and what the other end gets first.
+func offer(t *testing.T, g *Gateway, timeout time.Duration) (given <-chan error, i *Inheritance) {
+	t.Helper()
 	old, young := connected(t)
-	gave, got := make(chan error, 1), make(chan error, 1)
+	gave := make(chan error, 1)
 	go func() {
 		err := AwaitHandover(old, testTimeout)
 		if err == nil {
@@ -74,14 +89,7 @@ func handOver(t *testing.T, g, next *Gateway, timeout time.Duration) (given, too
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := next.Listen(i.Socket); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_, err := next.TakeClients(i, testTimeout)
-		got <- err
-	}()
-	return gave, got
+	return gave, i
 }
 
 func wantNil(t *testing.T, what string, from <-chan error) {
@@ -223,19 +231,8 @@ func TestHandoverThatFails(t *testing.T) {
 			peers = append(peers, p)
 		}
 		peers[0].sendBytes([]byte{0, 0}) // of a frame
-		old, young := connected(t)
-		given := make(chan error, 1)
-		go func() {
-			err := AwaitHandover(old, testTimeout)
-			if err == nil {
-				err = g.HandOver(old, nil, "", func() {}, testTimeout)
-			}
-			given <- err
-		}()
-		i, err := Inherit(young)
-		if err != nil {
-			t.Fatal(err)
-		}
+		given, i := offer(t, g, testTimeout)
+		young := i.conn
 		i.Close()
 		if clientsTaken >= 0 {
 			if err := acknowledge(young); err != nil {
@@ -304,19 +301,8 @@ func TestHandoverWithoutAnEnd(t *testing.T) {
 	answerWith(t, responder(t, s.ClientURL()), DefaultSubject, echo)
 	g := runGateway(t, testConfig(t, s.ClientURL()))
 	waitReady(t, g)
-	old, young := connected(t)
-	given := make(chan error, 1)
-	go func() {
-		err := AwaitHandover(old, testTimeout)
-		if err == nil {
-			err = g.HandOver(old, nil, "", func() {}, testTimeout)
-		}
-		given <- err
-	}()
-	i, err := Inherit(young)
-	if err != nil {
-		t.Fatal(err)
-	}
+	given, i := offer(t, g, testTimeout)
+	young := i.conn
 	i.Close()
 	if err := acknowledge(young); err != nil {
 		t.Fatal(err)

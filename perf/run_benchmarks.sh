@@ -16,41 +16,10 @@ case "${1:-}" in
     exit 2
     ;;
 esac
-# Settings of the shell must not reach the gateway: the suite measures the defaults.
-unset "${!IPC_@}" "${!CGW_@}"
-
+# shellcheck source=lib.sh
+source perf/lib.sh
 out=results/$(date +%Y%m%d_%H%M%S)
-work=$(mktemp -d /tmp/ipc-bench.XXXXXX)
-started=()
-finish() {
-    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait
-    rm -rf "$work"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
 mkdir -p "$out"
-
-# start NAME PROGRAM ARGS...: runs it in the background, its output in $work/NAME.log.
-start() {
-    local name=$1
-    shift
-    "$@" >"$work/$name.log" 2>&1 </dev/null &
-    started+=($!)
-}
-
-# await NAME COMMAND...: waits until the command succeeds, or says what the program NAME said.
-await() {
-    local name=$1
-    shift
-    for _ in $(seq 200); do
-        "$@" >/dev/null 2>&1 && return
-        sleep 0.05
-    done
-    echo "$name does not come up:" >&2
-    cat "$work/$name.log" >&2
-    exit 1
-}
 
 # measure FILE NAME ARGS...: runs ipc-bench, adds what it says to FILE.txt and keeps NAME.json and NAME.hdr.
 measure() {

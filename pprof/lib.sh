@@ -1,39 +1,8 @@
 # Sourced by the scripts beside it: a folder for their work, and a gateway with its profiles on. They end with all that they
 # started.
 
-# Settings of the shell must not reach the gateway.
-unset "${!IPC_@}" "${!CGW_@}"
-
-work=$(mktemp -d /tmp/ipc-pprof.XXXXXX)
-started=()
-finish() {
-    for p in "${started[@]}"; do kill "$p" 2>/dev/null || true; done
-    wait
-    rm -rf "$work"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-# start NAME PROGRAM ARGS...: runs it in the background, its output in $work/NAME.log.
-start() {
-    local name=$1
-    shift
-    "$@" >"$work/$name.log" 2>&1 </dev/null &
-    started+=($!)
-}
-
-# await NAME COMMAND...: waits until the command succeeds, or says what the program NAME said.
-await() {
-    local name=$1
-    shift
-    for _ in $(seq 200); do
-        "$@" >/dev/null 2>&1 && return
-        sleep 0.05
-    done
-    echo "$name does not come up:" >&2
-    cat "$work/$name.log" >&2
-    exit 1
-}
+# shellcheck source=../perf/lib.sh
+source perf/lib.sh
 
 # build: the programs that serve needs, into $work. $gateway_build are flags for that of the gateway.
 build() {

@@ -137,7 +137,7 @@ func runBeside(l *load.Load, socket, kind string) (*load.Result, error) {
 // hostileCommand is the hostile client of fairnessCommand.
 type hostileCommand struct {
 	Socket string `required:""`
-	Kind   string `required:""`
+	Kind   string `required:"" enum:"deaf,trickle,pings,flood"`
 }
 
 // Run goes on until it is killed, or the gateway has had enough.

@@ -11,7 +11,8 @@ import (
 	"io"
 	"os"
 
-	"github.com/alecthomas/kong"
+	"github.com/aigroup/ipc-gateway/cmd/internal/tool"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -33,12 +34,6 @@ const description = `Measures a running gateway, and checks every answer against
     ipc-bench latency -n 10000 -p 256                  # one connection, one request at a time
     ipc-bench latency -n 10000 -p 256 --rate 2000      # sent by the clock, measured from when it was due
     ipc-bench compare --quick                          # the gateway beside nats.go, HAProxy and other sidecars`
-
-// Exit codes.
-const (
-	exitFailure = 1
-	exitUsage   = 2
-)
 
 // errUsage marks what is wrong with the command line.
 var errUsage = errors.New("see ipc-bench --help")
@@ -68,29 +63,6 @@ func main() {
 
 // run parses args, runs the command they name and returns the exit code.
 func (a *app) run(args []string) int {
-	var commands cli
-	helpShown := false
-	parser := kong.Must(&commands,
-		kong.Name("ipc-bench"), kong.Description(description), kong.Writers(a.stdout, a.stderr),
-		// Kong ends the process after --help, which a test cannot have.
-		kong.Exit(func(int) { helpShown = true }),
-		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, Compact: true, WrapUpperBound: 110, NoAppDescFormat: true}),
-	)
-	context, err := parser.Parse(args)
-	if helpShown {
-		return 0
-	}
-	if err != nil {
-		err = fmt.Errorf("%w; %w", err, errUsage)
-	} else {
-		err = context.Run(a)
-	}
-	if err == nil {
-		return 0
-	}
-	fmt.Fprintf(a.stderr, "ipc-bench: %v\n", err)
-	if errors.Is(err, errUsage) {
-		return exitUsage
-	}
-	return exitFailure
+	t := tool.Tool{Name: "ipc-bench", Description: description, Stdout: a.stdout, Stderr: a.stderr, Usage: errUsage}
+	return t.Run(&cli{}, a, args)
 }

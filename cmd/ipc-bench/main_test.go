@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/aigroup/ipc-gateway/cmd/internal/tool"
 	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/engine"
 )
@@ -187,18 +188,18 @@ func TestExitCodes(t *testing.T) {
 		}
 	}()
 	stdout, stderr, code := bench("latency", "-s", socket, "--type", "ping", "-n", "100", "--warmup", "0", "--json")
-	if code != exitFailure || !strings.Contains(stderr, "not every request") || !strings.Contains(stdout, "answered with RESPONSE_OK, not PONG") || !strings.Contains(stdout, `"wrong":50`) {
+	if code != tool.ExitFailure || !strings.Contains(stderr, "not every request") || !strings.Contains(stdout, "answered with RESPONSE_OK, not PONG") || !strings.Contains(stdout, `"wrong":50`) {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
 	}
 	_, stderr, code = bench("throughput", "-s", socket+"-none", "-d", "1")
-	if code != exitFailure || !strings.Contains(stderr, "cannot connect to "+socket+"-none") {
+	if code != tool.ExitFailure || !strings.Contains(stderr, "cannot connect to "+socket+"-none") {
 		t.Errorf("exit code %d, %s", code, stderr)
 	}
 	for _, args := range []string{
 		"", "soak", "throughput -t 0", "throughput -d x", "throughput -d 0", "latency -n 0", "latency -v 3", "latency --type request",
 		"latency --type ping -v 1 -p 10", "latency --expect all", "latency more", "throughput --timeout 2m", "throughput -S a -v 1",
 	} {
-		if _, stderr, code := bench(strings.Fields(args)...); code != exitUsage || !strings.Contains(stderr, "ipc-bench: ") {
+		if _, stderr, code := bench(strings.Fields(args)...); code != tool.ExitUsage || !strings.Contains(stderr, "ipc-bench: ") {
 			t.Errorf("%q: exit code %d, %s", args, code, stderr)
 		}
 	}
@@ -286,7 +287,7 @@ func TestSummary(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(folder, "latency_1b.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, stderr, code := bench("summary", folder); code != exitFailure || !strings.Contains(stderr, "latency_1b.json") {
+	if _, stderr, code := bench("summary", folder); code != tool.ExitFailure || !strings.Contains(stderr, "latency_1b.json") {
 		t.Errorf("exit code %d, %s", code, stderr)
 	}
 }

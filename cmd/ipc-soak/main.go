@@ -7,11 +7,10 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
-	"github.com/alecthomas/kong"
+	"github.com/aigroup/ipc-gateway/cmd/internal/tool"
 )
 
 // cli is the command line: one field for each command.
@@ -28,12 +27,6 @@ a terminal of its own:
     ipc-soak nats-pool -d 300 -t 8 --json
 
 The numbers are the gateway's own, from /metrics at --probe. They are taken at rest: after a warm-up, and after the end.`
-
-// Exit codes.
-const (
-	exitFailure = 1
-	exitUsage   = 2
-)
 
 var (
 	// errUsage marks what is wrong with the command line.
@@ -55,29 +48,6 @@ func main() {
 
 // run parses args, runs the command they name and returns the exit code.
 func (a *app) run(args []string) int {
-	var commands cli
-	helpShown := false
-	parser := kong.Must(&commands,
-		kong.Name("ipc-soak"), kong.Description(description), kong.Writers(a.stdout, a.stderr),
-		// Kong ends the process after --help, which a test cannot have.
-		kong.Exit(func(int) { helpShown = true }),
-		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, Compact: true, WrapUpperBound: 110, NoAppDescFormat: true}),
-	)
-	context, err := parser.Parse(args)
-	if helpShown {
-		return 0
-	}
-	if err != nil {
-		err = fmt.Errorf("%w; %w", err, errUsage)
-	} else {
-		err = context.Run(a)
-	}
-	if err == nil {
-		return 0
-	}
-	fmt.Fprintf(a.stderr, "ipc-soak: %v\n", err)
-	if errors.Is(err, errUsage) {
-		return exitUsage
-	}
-	return exitFailure
+	t := tool.Tool{Name: "ipc-soak", Description: description, Stdout: a.stdout, Stderr: a.stderr, Usage: errUsage}
+	return t.Run(&cli{}, a, args)
 }

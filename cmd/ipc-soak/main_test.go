@@ -21,6 +21,7 @@ import (
 
 	"github.com/aigroup/ipc-gateway/client"
 	"github.com/aigroup/ipc-gateway/cmd/internal/daemon"
+	"github.com/aigroup/ipc-gateway/cmd/internal/tool"
 	"github.com/aigroup/ipc-gateway/engine"
 )
 
@@ -170,8 +171,8 @@ func TestLeaksAreFound(t *testing.T) {
 		t.Run(test.metric, func(t *testing.T) {
 			liar := lie(t, probe, test.metric, test.change)
 			stdout, stderr, code := soak("buffer-pool", "-s", socket, "--probe", liar, "-d", "0.1", "-t", "2", "--warmup", "0", "--settle", "300ms")
-			if code != exitFailure || !strings.Contains(stdout, "FAILED: ") || !strings.Contains(stdout, test.want) {
-				t.Errorf("exit code %d, want %d and %q: %s%s", code, exitFailure, test.want, stderr, stdout)
+			if code != tool.ExitFailure || !strings.Contains(stdout, "FAILED: ") || !strings.Contains(stdout, test.want) {
+				t.Errorf("exit code %d, want %d and %q: %s%s", code, tool.ExitFailure, test.want, stderr, stdout)
 			}
 		})
 	}
@@ -185,14 +186,14 @@ func TestWhatCannotBeSoaked(t *testing.T) {
 		code int
 		want string
 	}{
-		{"buffer-pool -d 0", exitUsage, "-d 0"},
-		{"nats-pool -t 0", exitUsage, "-t 0"},
-		{"nats-pool --warmup -1", exitUsage, "--warmup"},
-		{"nats-pool --max-growth -1", exitUsage, "--max-growth"},
-		{"", exitUsage, "buffer-pool"},
-		{"buffer-pool --probe " + nobody, exitFailure, "--probe-addr"},
-		{"buffer-pool --probe " + probe + " -s /nowhere/s", exitFailure, "/nowhere/s"},
-		{"nats-pool -d 0.1 --warmup 0 -S nobody.there -s " + socket + " --probe " + probe, exitFailure, "is there a responder?"},
+		{"buffer-pool -d 0", tool.ExitUsage, "-d 0"},
+		{"nats-pool -t 0", tool.ExitUsage, "-t 0"},
+		{"nats-pool --warmup -1", tool.ExitUsage, "--warmup"},
+		{"nats-pool --max-growth -1", tool.ExitUsage, "--max-growth"},
+		{"", tool.ExitUsage, "buffer-pool"},
+		{"buffer-pool --probe " + nobody, tool.ExitFailure, "--probe-addr"},
+		{"buffer-pool --probe " + probe + " -s /nowhere/s", tool.ExitFailure, "/nowhere/s"},
+		{"nats-pool -d 0.1 --warmup 0 -S nobody.there -s " + socket + " --probe " + probe, tool.ExitFailure, "is there a responder?"},
 	} {
 		stdout, stderr, code := soak(strings.Fields(test.args)...)
 		if code != test.code || !strings.Contains(stdout+stderr, test.want) {
@@ -213,7 +214,7 @@ func TestWhatCannotBeSoaked(t *testing.T) {
 			break
 		}
 	}
-	if _, stderr, code := soak("nats-pool", "-s", socket, "--probe", probe); code != exitFailure || !strings.Contains(stderr, "somebody else") {
+	if _, stderr, code := soak("nats-pool", "-s", socket, "--probe", probe); code != tool.ExitFailure || !strings.Contains(stderr, "somebody else") {
 		t.Errorf("a gateway that is in use: exit code %d, %s", code, stderr)
 	}
 }

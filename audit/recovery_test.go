@@ -1,0 +1,107 @@
+package audit
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Goal: wherever a kill cuts a segment, the log opens again with every record that is whole, goes on, and is verified. Method: a
+// segment that is not closed is cut at every byte.
+func TestOpensAtTheLastWholeRecord(t *testing.T) {
+	cfg := testConfig(t)
+	l := open(t, cfg)
+	record(l, 0, 8)
+	written(t, l)
+	whole, err := os.ReadFile(segmentPath(cfg.Path, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeLog(t, l)
+	for size := range len(whole) + 1 {
+		cfg.Path = filepath.Join(t.TempDir(), "audit")
+		if err := os.WriteFile(segmentPath(cfg.Path, 1), whole[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		before := examine(strings.NewReader(string(whole[:size])), nil)
+		l := open(t, cfg)
+		record(l, 100, 3)
+		closeLog(t, l)
+		wantVerified(t, cfg.Path)
+		reports, err := Verify(cfg.Path, nil)
+		if err != nil || len(reports) != 2 || !reports[0].Recovered || reports[0].found.records != before.records {
+			t.Fatalf("cut at byte %d: %+v, %v", size, reports, err)
+		}
+		if got := readAll(t, cfg.Path); !slices.Equal(got.requests[len(got.requests)-3:], subjects(100, 3)) || len(got.problems) != 0 {
+			t.Fatalf("cut at byte %d: %+v", size, got)
+		}
+	}
+}
+
+// Goal: what is no torn record is not thrown away when a log is opened again, but kept beside it.
+func TestChangedBytesAreKept(t *testing.T) {
+	cfg := testConfig(t)
+	l := open(t, cfg)
+	record(l, 0, 10)
+	written(t, l)
+	name := segmentPath(cfg.Path, 1)
+	open1, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeLog(t, l)
+	open1[len(open1)/2] ^= 1
+	if err := os.WriteFile(name, open1, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	closeLog(t, open(t, cfg))
+	cut, err := os.ReadFile(name + ".cut")
+	if err != nil || !strings.HasSuffix(string(open1), string(cut)) || len(cut) < len(open1)/2-200 {
+		t.Errorf("%d bytes are kept, %v", len(cut), err)
+	}
+	wantVerified(t, cfg.Path)
+}
+
+// Goal: two processes that write the same log at the same time, as in a takeover, each have segments of their own; when the first
+// has ended, a segment of the second one continues those of both.
+func TestTwoWritersAtOnce(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SegmentBytes = 4096
+	first := open(t, cfg)
+	record(first, 0, 60)
+	written(t, first)
+	second := open(t, cfg)
+	record(second, 1000, 60)
+	record(first, 60, 60)
+	written(t, first)
+	written(t, second)
+	wantVerified(t, cfg.Path)
+	begun := second.Stats().Segments
+	closeLog(t, first)
+	eventually(t, "the second one continues the segments of the first", func() bool { return second.Stats().Segments > begun })
+	record(second, 1060, 60)
+	closeLog(t, second)
+	wantVerified(t, cfg.Path)
+	got := readAll(t, cfg.Path)
+	slices.Sort(got.requests)
+	want := append(subjects(0, 120), subjects(1000, 120)...)
+	slices.Sort(want)
+	if !slices.Equal(got.requests, want) || len(got.unknown) != 0 {
+		t.Errorf("%d requests, %d without outcome; want %d", len(got.requests), len(got.unknown), len(want))
+	}
+	continued := map[uint64]int{}
+	reports, err := Verify(cfg.Path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range reports {
+		for _, p := range r.found.head.parents {
+			continued[p.number]++
+		}
+	}
+	if len(continued) < len(reports)-1 {
+		t.Errorf("of %d segments only %v are continued", len(reports), continued)
+	}
+}
