@@ -146,8 +146,6 @@ func (l *loop) LinkDown(from, to, written uint64) {
 		}
 		l.fail(h, r, codec.CodeConnectionClosed, message, sent)
 	})
-	// The callers of this end with a pass of their own only if they are on the loop's usual paths.
-	l.Wake()
 }
 
 // InFlight implements upstream.Handler.

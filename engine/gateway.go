@@ -20,6 +20,8 @@ import (
 const (
 	// readBufferBytes is what a loop reads from one socket at a time.
 	readBufferBytes = 64 << 10
+	// gnetBufferBytes is what gnet reads at a time, where it does.
+	gnetBufferBytes = 4 << 10
 	// drainPoll is how often Drain looks whether everything is answered.
 	drainPoll = 2 * time.Millisecond
 	// drainFlush bounds the wait for clients and NATS to take the last bytes of a drain.
@@ -192,7 +194,7 @@ func (g *Gateway) accept() {
 func (g *Gateway) startLoops() error {
 	client, err := gnet.NewClient(&handler{},
 		gnet.WithNumEventLoop(g.cfg.Loops),
-		gnet.WithReadBufferCap(readBufferBytes),
+		gnet.WithReadBufferCap(gnetBufferBytes),
 		gnet.WithLockOSThread(len(g.cfg.CPUs) > 0),
 		gnet.WithLogger(gnetLogger{g.log.With("component", "gnet")}),
 	)
@@ -215,11 +217,10 @@ func (g *Gateway) startLoop(l *loop) (err error) {
 	if l.watch, err = newWatchSet(); err != nil {
 		return err
 	}
-	conn, err := newBell()
+	b, conn, err := newBell(l)
 	if err != nil {
 		return err
 	}
-	b := &bell{loop: l, opened: make(chan error, 1)}
 	if _, err := g.client.EnrollContext(conn, b); err != nil {
 		return err
 	}
@@ -340,6 +341,11 @@ func (g *Gateway) close() error {
 	}
 	g.stopped.Store(true)
 	if g.client != nil {
+		for _, l := range g.loops {
+			if l.bell != nil {
+				l.visit() // for good
+			}
+		}
 		err = errors.Join(err, g.client.Stop())
 		for _, l := range g.loops {
 			l.releaseAll()
@@ -353,6 +359,9 @@ func (g *Gateway) close() error {
 	for _, l := range g.loops {
 		if l.watch != nil {
 			l.watch.close()
+		}
+		if l.bell != nil {
+			l.bell.close()
 		}
 	}
 	return err

@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"context"
 	"log/slog"
-	"net"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -39,6 +37,7 @@ type loop struct {
 	events  gnet.EventLoop
 	link    *upstream.Link
 	control *upstream.Control
+	bell    *bell
 	watch   *watchSet   // nil before Start
 	audit   *audit.Ring // nil: there is no audit log
 
@@ -79,9 +78,11 @@ type loop struct {
 	rearm        bool // the ticker may have to be told of an earlier deadline
 	buffered     int  // bytes that wait for clients
 	draining     bool
-	readBuffer   []byte // what one client sent, until it is served
-	scratch      []byte // error objects, status headers
-	text         []byte // messages of error objects
+	readBuffer   []byte  // what one client sent, until it is served
+	wireBuffer   []byte  // what came from NATS, until it is delivered
+	wires        []*wire // connections to NATS: one, but for a moment
+	scratch      []byte  // error objects, status headers
+	text         []byte  // messages of error objects
 	auditScratch audit.Request
 	capabilities cachedCapabilities
 	serving      servedFrame // what is being worked on, should it panic
@@ -95,6 +96,7 @@ type loop struct {
 	mailbox mailbox
 	clients atomic.Int64 // open connections, counted by the accept loop when it gives them
 	wakeAt  atomic.Int64 // when the ticker has to wake the loop; 0: never
+	visits  atomic.Int64 // wishes that the loop be with gnet; see visit
 }
 
 // mailbox holds what other goroutines want done on the loop.
@@ -115,6 +117,7 @@ func newLoop(g *Gateway, index int) *loop {
 		buffers:    pool.NewBuffers(buffersKept, bufferBytesMax, bufferBytesTotal),
 		deadlines:  newWheel(cfg.MaxInflight),
 		readBuffer: make([]byte, readBufferBytes),
+		wireBuffer: make([]byte, readBufferBytes),
 		budget:     localBudget{shared: &g.budget},
 		fair:       fairness{share: shareMin},
 	}
@@ -138,13 +141,6 @@ func (l *loop) post(task func()) {
 
 // Wake implements upstream.Handler: onWake will run soon. It may be called from any goroutine.
 func (l *loop) Wake() { l.watch.wake() }
-
-// AwaitWritable implements upstream.Handler.
-func (l *loop) AwaitWritable(fd int) {
-	if err := l.watch.awaitOutput(fd); err != nil {
-		l.log.Error("cannot wait for the NATS connection to take bytes", "error", err)
-	}
-}
 
 func (l *loop) readClock() { l.now = int64(time.Since(l.gateway.started)) }
 
@@ -183,15 +179,4 @@ func (l *loop) recoverDelivery(h pool.Handle) {
 		}
 		l.recovered(reason, span)
 	}
-}
-
-// enrollWire implements upstream.Enroll. It is called from nats.go's goroutines.
-func (l *loop) enrollWire(conn net.Conn, w *upstream.Wire) error {
-	results, err := l.events.Enroll(gnet.NewContext(context.Background(), &wire{l, w}), conn)
-	if err != nil {
-		_ = conn.Close()
-		return err
-	}
-	result := <-results
-	return result.Err
 }

@@ -4,23 +4,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pass serves everything that is ready, and then writes what came of it, once for each socket.
-func (l *loop) pass() {
-	events, err := l.watch.ready()
-	if err != nil {
-		panic(err) // the set is ours alone: only a bug can spoil it
+// run turns the loop until gnet has something to do. It does not return while there are only clients and replies to serve:
+// that goes past gnet.
+func (l *loop) run() {
+	for l.visits.Load() == 0 {
+		l.pass(len(l.resumed) == 0)
 	}
+	l.pass(false)
+}
+
+// pass serves everything that is ready, and then writes what came of it, once for each socket. With block it waits until
+// there is something.
+func (l *loop) pass(block bool) {
+	events := l.watch.wait(block)
 	l.readClock()
 	l.turnTick()
 	woken := false
 	for i := range events {
-		switch key := events[i].Fd; key {
-		case wakeKey:
+		e := &events[i]
+		switch e.Pad {
+		case wakeKind:
 			woken = true
-		case linkKey:
-			l.link.Flush()
+		case wireKind:
+			l.serveWire(int(e.Fd), e.Events)
 		default:
-			l.serveClient(l.watch.sessions[key], events[i].Events)
+			l.serveClient(l.watch.sessions[e.Fd], e.Events)
 		}
 	}
 	if woken {
@@ -36,8 +44,8 @@ func (l *loop) pass() {
 	l.reap()
 }
 
-// onWake does what the loop was woken for: a deadline is due, nats.go has written something, another
-// goroutine wants something, or a connection is to be closed at the end of the pass.
+// onWake does what the loop was woken for: a deadline is due, nats.go has written something, or another goroutine wants
+// something.
 func (l *loop) onWake() {
 	l.watch.waking.Store(false) // before looking, so that no later wake is missed
 	if l.mailbox.waiting.Swap(false) {

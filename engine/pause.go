@@ -99,7 +99,6 @@ func (l *loop) countPaused(change int64) {
 func (l *loop) serveLater(s *session) {
 	s.paused |= pausedUntilServed
 	l.resumed = append(l.resumed, s)
-	l.Wake()
 }
 
 // serveResumed serves what sessions that were paused have left, and lets them be read again.

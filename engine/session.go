@@ -96,7 +96,7 @@ func (l *loop) enter(s *session, in, out []byte) {
 	l.touch(s)
 }
 
-// doom closes s at the end of the next pass. Closing at once would pull the ground from under the
+// doom closes s at the end of the pass. Closing at once would pull the ground from under the
 // work on s, and free a descriptor whose events of this pass are still to be looked at.
 func (l *loop) doom(s *session) {
 	if s.doomed {
@@ -104,7 +104,6 @@ func (l *loop) doom(s *session) {
 	}
 	s.doomed = true
 	l.doomed = append(l.doomed, s)
-	l.Wake()
 }
 
 // reap closes the doomed sessions.

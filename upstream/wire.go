@@ -27,6 +27,7 @@ type Wire struct {
 	denied     bool   // and the server refused it
 	broken     bool   // wants to be closed by Service
 	givenUp    bool   // closed by nats.go, which knows why
+	ended      error  // how the stream ended; nil: it did not end by itself
 	hangUp     func() // ends what is behind conn; nil if that is the network itself
 
 	// Loop-owned; see move.go.
@@ -74,6 +75,12 @@ func (w *Wire) Received(data []byte) {
 	}
 }
 
+// Ended closes w, whose stream has ended: by err, io.EOF if the server closed it.
+func (w *Wire) Ended(err error) {
+	w.ended = err
+	w.close()
+}
+
 // breakWith marks w to be closed by the next Service.
 func (w *Wire) breakWith(err error) {
 	w.broken = true
@@ -98,6 +105,9 @@ func (w *Wire) close() {
 
 // Closed ends w.
 func (w *Wire) Closed(err error) {
+	if err == nil {
+		err = w.ended
+	}
 	w.conn = nil
 	w.closed.Store(true)
 	if w.hangUp != nil {
