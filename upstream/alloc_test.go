@@ -36,9 +36,9 @@ func TestPublishFlushAndParseDoNotAllocate(t *testing.T) {
 			l.wire.Received(reply[cut:])
 		}
 	}
-	// The count is of the whole process: the runtime's own, now and then one, do not come every time.
+	// The count is of the whole process. The runtime's own, as for a thread more on a busy machine, do not come every time.
 	fewest := testing.AllocsPerRun(1, work)
-	for range 4 {
+	for tries := 1; fewest != 0 && tries < 20; tries++ {
 		fewest = min(fewest, testing.AllocsPerRun(1, work))
 	}
 	if fewest != 0 {
