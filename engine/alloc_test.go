@@ -41,7 +41,7 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 	url := startProcess(t, "alloc-nats", "STORE="+t.TempDir()).line
 	cfg := testConfig(t, url)
 	cfg.Logger = nil // a test's log allocates
-	cfg.Loops = 1    // with all connections on it: gnet allocates when more than 32 sockets are ready
+	cfg.Loops = 1    // with all connections on it
 	g := runGateway(t, cfg)
 	waitReady(t, g)
 	for _, kind := range []string{"v1-request", "v2-request", "publish", "noreply", "jetstream", "ping", "mixed"} {

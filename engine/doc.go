@@ -21,16 +21,17 @@
 // and read by anybody. What loops count together is few and atomic: the budget of requests in flight
 // (budget.go), and the numbers of a rule for peers that has such limits (peerstate.go).
 //
-// gnet runs the loop, and reads from the NATS connection. The clients, and the wakes, are watched by an
-// epoll instance of ours that is nested in gnet's (watch.go): one event of gnet's is one pass over
-// all that are ready. What a pass has to close is marked, and closed at its end (session.go).
+// gnet gives the loop its goroutine, and opens and closes the NATS connections (handler.go). The loop waits on an epoll
+// instance of its own, for clients, NATS and wakes together (watch.go), and serves in one pass all that is ready. It
+// goes back to gnet only when that is to do something. What a pass has to close is marked, and closed at its end
+// (session.go). What clients send that wait for each answer is peeked, so as not to wake them in vain (peek.go).
 //
 // # Buffers
 //
 //   - What a client sent is in the loop's read buffer, borrowed until it is served. Only the
 //     incomplete frame at its end is copied, into session.in.
 //   - A message to NATS is copied into the link's batch, which the link owns.
-//   - A reply is in gnet's read buffer (or, if it came in parts, in the link's parser), borrowed
+//   - A reply is in the loop's other read buffer (or, if it came in parts, in the link's parser), borrowed
 //     until Deliver returns.
 //   - An answer is copied into session.out, or before its turn into request.answer. Both come from the
 //     loop's pool.Buffers and go back once written; an idle session holds none.

@@ -43,6 +43,7 @@ func (l *loop) writeOut(s *session) {
 		if err == unix.EAGAIN {
 			l.keepRest(s)
 			s.blocked = true
+			l.takeSomePeeked(s)
 			return
 		}
 		l.doom(s) // EPIPE: the client is gone
@@ -51,6 +52,7 @@ func (l *loop) writeOut(s *session) {
 	s.blocked = false
 	l.buffers.Release(s.out)
 	s.out, s.outAt = nil, 0
+	l.takeSomePeeked(s)
 }
 
 // keepRest moves the unwritten bytes of s to the front of its buffer once they are the smaller part.
@@ -68,6 +70,8 @@ func (l *loop) watchFor(s *session) {
 	switch {
 	case s.paused&^pausedUntilServed != 0:
 		events |= unix.EPOLLET
+	case s.peeks:
+		events |= unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
 	case !s.eof:
 		events |= unix.EPOLLIN
 	}

@@ -221,6 +221,10 @@ func (l *loop) passOn(s *session) {
 	if s.doomed || s.finishing || s.inflight > 0 {
 		return
 	}
+	l.endPeeking(s)
+	if s.doomed {
+		return
+	}
 	p := &passing{session: s}
 	if s.in != nil {
 		p.in = slices.Clone(s.in.B[s.inAt:])

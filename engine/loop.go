@@ -78,7 +78,8 @@ type loop struct {
 	rearm        bool // the ticker may have to be told of an earlier deadline
 	buffered     int  // bytes that wait for clients
 	draining     bool
-	readBuffer   []byte  // what one client sent, until it is served
+	readBuffer   []byte // what one client sent, until it is served
+	peeker       *peeker
 	wireBuffer   []byte  // what came from NATS, until it is delivered
 	wires        []*wire // connections to NATS: one, but for a moment
 	scratch      []byte  // error objects, status headers
@@ -121,6 +122,7 @@ func newLoop(g *Gateway, index int) *loop {
 		budget:     localBudget{shared: &g.budget},
 		fair:       fairness{share: shareMin},
 	}
+	l.peeker = newPeeker(l.readBuffer)
 	l.ids = newIDSet(cfg.MaxInflight)
 	l.durable = newDurable()
 	l.breakers = newBreakerTable()

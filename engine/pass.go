@@ -73,6 +73,7 @@ func (l *loop) serveClient(s *session, events uint32) {
 			s.blocked = false // nobody will read what waits for it: the next write says so
 			l.touch(s)
 		}
+		l.endPeeking(s) // so that the event comes again
 		return
 	}
 	if events&unix.EPOLLIN == 0 || s.eof {
@@ -81,10 +82,20 @@ func (l *loop) serveClient(s *session, events uint32) {
 		}
 		return
 	}
+	if s.peeks {
+		l.peekClient(s, events)
+		return
+	}
 	n, err := unix.Read(s.fd, l.readBuffer)
 	switch {
 	case n > 0:
+		atRest, since := s.inflight == 0 && s.in == nil, s.usage.activeAt
 		l.read(s, l.readBuffer[:n])
+		l.noteRhythm(s, atRest && n < peekBytesMax, since)
+		if s.out != nil && s.inflight == 0 && !s.blocked {
+			// All is answered: at once, the client is often still awake. Reading has woken it, see peek.go.
+			l.writeOut(s)
+		}
 	case err == unix.EAGAIN || err == unix.EINTR:
 	case err == nil && events&unix.EPOLLHUP == 0 && !s.lingers && s.waitsForAnswers():
 		// Only the writing side is shut down: the answers are still wanted.

@@ -33,6 +33,12 @@ type session struct {
 	orderFirst uint32 // version 1 requests in the order in which they came, as slot index + 1
 	orderLast  uint32
 
+	// Of peek.go: requests, and their bytes, that were served and are still in the socket; requests up to now after which
+	// the client waited for the answer; what comes is peeked; in peeker.sessions.
+	peeked, peekedBytes int
+	rhythm              uint8
+	peeks, inPeeker     bool
+
 	usage sessionUsage // for the console
 
 	// Of fair.go: the last tick, and the round, in which something was served, and how much; the last tick in which that was
@@ -111,6 +117,7 @@ func (l *loop) reap() {
 	for i := 0; i < len(l.doomed); i++ {
 		s := l.doomed[i]
 		l.doomed[i] = nil
+		l.takePeeked(s) // a close with something unread would be a reset
 		l.watch.remove(s.fd)
 		_ = unix.Close(s.fd)
 		l.release(s)

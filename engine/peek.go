@@ -1,0 +1,164 @@
+package engine
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Linux wakes whoever sleeps in a Unix socket's recv not only when bytes come, but also when the other side has read what
+// he sent: there is room to write again, and the two waits are not told apart. A program that sends a request and
+// waits for the answer is woken in vain when the gateway reads the request. That costs both as much as the answer.
+//
+// So the requests of such programs are read with MSG_PEEK, which leaves them in the socket; SO_PEEK_OFF lets the next peek
+// begin behind them. They are taken out many at a time, when an answer was written: then the program is awake. A session
+// peeks while its client keeps to that rhythm: a small request, nothing more until it has its answer, and the next
+// one soon. With anything else it goes back to plain reads. A session that peeks is watched edge-triggered, for there
+// is always something to be read.
+
+const (
+	// peekBytesMax bounds one peek, and peekedMax what is left in a socket: in requests, and in bytes. The kernel counts it
+	// as not sent yet. It has to be far below the 53 KiB, with the kernel's own part of each, from which on poll finds
+	// the client's side full.
+	peekBytesMax   = 4 << 10
+	peekedMax      = 16
+	peekedBytesMax = 12 << 10
+	// peekAfter is how many requests in a row have to keep to the rhythm before a session peeks.
+	peekAfter = 4
+	// peekPause is how soon, in nanoseconds, a client has to send its next request. After so much time what was peeked is
+	// taken out: a client with a small buffer for sending might be waiting for that.
+	peekPause = int64(20e6)
+)
+
+// peeker is what a loop needs for peeking.
+type peeker struct {
+	header   unix.Msghdr
+	part     unix.Iovec
+	taken    [peekBytesMax + peekedBytesMax]byte
+	pause    int64      // peekPause, but in tests
+	sessions []*session // that peek, and others that did
+	look     int64      // when to look at them next, in nanoseconds since Gateway.started
+}
+
+// newPeeker returns one that peeks into buffer.
+func newPeeker(buffer []byte) *peeker {
+	p := &peeker{pause: peekPause}
+	p.part.Base = &buffer[0]
+	p.part.SetLen(peekBytesMax)
+	p.header.Iov = &p.part
+	p.header.SetIovlen(1)
+	return p
+}
+
+// peek returns how many bytes it found. all says that there are no more.
+func (p *peeker) peek(fd int) (n int, all bool, err unix.Errno) {
+	got, _, err := unix.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&p.header)), unix.MSG_PEEK)
+	if err != 0 {
+		return 0, false, err
+	}
+	// A peek stops at a descriptor that was passed along, which is cut off.
+	return int(got), got < peekBytesMax && p.header.Flags&unix.MSG_CTRUNC == 0, 0
+}
+
+// noteRhythm takes note of a plain read that was served: asked says that nothing was in flight before, and that it was
+// small; since is when bytes last went either way.
+func (l *loop) noteRhythm(s *session, asked bool, since int64) {
+	if !asked || s.inflight == 0 || s.in != nil || s.paused != 0 || l.now-since > l.peeker.pause {
+		s.rhythm = 0
+		return
+	}
+	if s.rhythm++; s.rhythm < peekAfter || s.finishing || s.doomed {
+		return
+	}
+	s.rhythm = 0
+	if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0) != nil {
+		return
+	}
+	s.peeks = true
+	l.touch(s)
+	if !s.inPeeker {
+		s.inPeeker = true
+		if len(l.peeker.sessions) == 0 {
+			l.peeker.look = l.now + l.peeker.pause
+			l.rearm = true
+		}
+		l.peeker.sessions = append(l.peeker.sessions, s)
+	}
+}
+
+// peekClient serves what a client sent and leaves it in the socket.
+func (l *loop) peekClient(s *session, events uint32) {
+	if s.waitsForAnswers() || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		l.endPeeking(s) // it did not wait, or there is an end to be seen, which is told once
+		return
+	}
+	n, all, err := l.peeker.peek(s.fd)
+	if n == 0 {
+		if err != unix.EAGAIN && err != unix.EINTR {
+			l.endPeeking(s)
+		}
+		return
+	}
+	s.peekedBytes += n
+	s.peeked++
+	l.read(s, l.readBuffer[:n])
+	if !all || s.in != nil || s.paused != 0 || !s.waitsForAnswers() {
+		l.endPeeking(s)
+	}
+}
+
+// endPeeking goes back to plain reads. What there is to be read will be told again.
+func (l *loop) endPeeking(s *session) {
+	if !s.peeks {
+		return
+	}
+	l.takePeeked(s)
+	s.peeks = false
+	l.touch(s)
+}
+
+// takeSomePeeked takes what was served out of the socket of s, if it is much.
+func (l *loop) takeSomePeeked(s *session) {
+	if s.peeked >= peekedMax || s.peekedBytes >= peekedBytesMax {
+		l.takePeeked(s)
+	}
+}
+
+// takePeeked takes out of the socket of s what was served.
+func (l *loop) takePeeked(s *session) {
+	for s.peekedBytes > 0 {
+		n, err := unix.Read(s.fd, l.peeker.taken[:s.peekedBytes])
+		if n > 0 {
+			s.peekedBytes -= n
+			continue
+		}
+		if err != unix.EINTR {
+			s.peekedBytes = 0
+			l.doom(s) // what is not there cannot be served a second time
+		}
+	}
+	s.peeked = 0
+}
+
+// endIdlePeeking goes back to plain reads from clients that have lost the rhythm by sending nothing.
+func (l *loop) endIdlePeeking() {
+	p := l.peeker
+	if len(p.sessions) == 0 || l.now < p.look {
+		return
+	}
+	kept := p.sessions[:0]
+	for _, s := range p.sessions {
+		if !s.doomed && l.now-s.usage.activeAt > p.pause {
+			l.endPeeking(s)
+		}
+		if s.doomed || !s.peeks {
+			s.inPeeker = false
+			continue
+		}
+		kept = append(kept, s)
+	}
+	clear(p.sessions[len(kept):])
+	p.sessions = kept
+	p.look = l.now + p.pause
+	l.rearm = true
+}
