@@ -2,6 +2,9 @@ package pool
 
 import "github.com/valyala/bytebufferpool"
 
+// freshBytes is the capacity of a new buffer: most frames fit, and growing to it step by step would allocate at each.
+const freshBytes = 512
+
 // Buffers reuses byte buffers on one loop. A free list in front of bytebufferpool makes reuse
 // certain: the pool below is a sync.Pool, which the collector empties and which loses sight of a
 // buffer that was put back on another processor.
@@ -45,6 +48,9 @@ func (p *Buffers) Acquire() *Buffer {
 		return b
 	}
 	below := p.pool.Get()
+	if below.B == nil {
+		below.B = make([]byte, 0, freshBytes)
+	}
 	return &Buffer{B: below.B, below: below, acquired: true}
 }
 
