@@ -9,25 +9,33 @@ import (
 // the session's out buffer. Version 1 before its turn: into a buffer of its slot. Version 1 that
 // needed no slot (PONG, a refusal) behind ones that did: behind the answer of the last of them.
 
-// answerBuffer returns where the answer of r goes; answered must follow.
-func (l *loop) answerBuffer(h pool.Handle, r *request) *pool.Buffer {
-	if r.version == codec.Version1 && r.session.orderFirst != h.Index()+1 {
-		r.answer = l.buffers.Acquire()
-		return r.answer
-	}
-	return l.outBuffer(r.session)
+// unfinishedAnswer is where an answer is being appended, should that work panic.
+type unfinishedAnswer struct {
+	buffer *pool.Buffer // nil: there is none
+	before int          // the buffer's length without it
 }
 
-// immediateBuffer returns where the answer to a frame without a slot goes; queued must follow.
+// answerBuffer returns where the answer of r goes; answered must follow.
+func (l *loop) answerBuffer(h pool.Handle, r *request) *pool.Buffer {
+	if r.version != codec.Version1 || r.session.orderFirst == h.Index()+1 {
+		return l.beginAnswer(l.outBuffer(r.session))
+	}
+	if r.answer == nil {
+		r.answer = l.buffers.Acquire()
+	}
+	return l.beginAnswer(r.answer)
+}
+
+// immediateBuffer returns where the answer to a frame without a slot goes; appended must follow.
 func (l *loop) immediateBuffer(s *session, version byte) *pool.Buffer {
 	if version != codec.Version1 || s.orderLast == 0 {
-		return l.outBuffer(s)
+		return l.beginAnswer(l.outBuffer(s))
 	}
 	_, last := l.slots.At(s.orderLast - 1)
 	if last.trailing == nil {
 		last.trailing = l.buffers.Acquire()
 	}
-	return last.trailing
+	return l.beginAnswer(last.trailing)
 }
 
 func (l *loop) outBuffer(s *session) *pool.Buffer {
@@ -37,76 +45,86 @@ func (l *loop) outBuffer(s *session) *pool.Buffer {
 	return s.out
 }
 
-// queued accounts for the bytes of an answer that were appended to one of s's buffers. A client
-// that lets too many of them wait is closed, after one more try to write them.
-func (l *loop) queued(s *session, label uint8, outcome uint8, bytes int, took int64) {
+func (l *loop) beginAnswer(b *pool.Buffer) *pool.Buffer {
+	l.unfinished = unfinishedAnswer{b, len(b.B)}
+	return b
+}
+
+// appended accounts for the answer that was appended to a buffer of s, and returns its length. From now on it is the
+// one that the client gets, whatever happens.
+func (l *loop) appended(s *session) (bytes int) {
+	b := l.unfinished.buffer
+	bytes = len(b.B) - l.unfinished.before
+	l.unfinished.buffer = nil
+	s.bufferedBytes += bytes
+	l.buffered += bytes
+	if b != s.out {
+		s.orderBytes += bytes
+	}
+	return bytes
+}
+
+// cutAnswer takes back what was appended of an answer that is not whole.
+func (l *loop) cutAnswer() {
+	if b := l.unfinished.buffer; b != nil {
+		b.B = b.B[:l.unfinished.before]
+		l.unfinished.buffer = nil
+	}
+}
+
+// queued counts an answer of s that was appended. A client that lets too many bytes wait is closed, after one more
+// try to write them; what had to wait for its turn is not its fault.
+func (l *loop) queued(s *session, label uint8, outcome uint8) {
 	l.counters.responses[outcome].Add(1)
-	l.counters.observe(label, took)
 	if outcome != outcomeOK {
 		l.recentErrors.note(l.now, s, label, outcome)
 	}
-	s.bufferedBytes += bytes
-	l.buffered += bytes
 	l.touch(s)
 	l.noteBuffered(s)
-	if s.bufferedBytes > l.policy.MaxClientBufferBytes {
+	if s.bufferedBytes-s.orderBytes > l.policy.MaxClientBufferBytes {
 		l.writeOut(s)
-		if s.bufferedBytes > l.policy.MaxClientBufferBytes && !s.doomed {
-			l.counters.slowClientsClosed.Add(1)
-			l.log.Warn("client is closed: it does not read its answers", "client", s.id, "bytes_waiting", s.bufferedBytes)
-			l.doom(s)
+		if s.bufferedBytes-s.orderBytes > l.policy.MaxClientBufferBytes && !s.doomed {
+			l.closeSlow(s)
 		}
 	}
 }
 
+// closeSlow closes a client that does not take its answers.
+func (l *loop) closeSlow(s *session) {
+	l.counters.slowClientsClosed.Add(1)
+	l.log.Warn("client is closed: it does not read its answers", "client", s.id, "peer", s.peer, "bytes_waiting", s.bufferedBytes)
+	l.doom(s)
+}
+
 // answered ends r, whose answer was appended to the buffer that answerBuffer gave.
-func (l *loop) answered(h pool.Handle, r *request, outcome uint8, bytes int) {
+func (l *loop) answered(h pool.Handle, r *request, outcome uint8) {
 	s := r.session
 	if r.watched&watchedByAudit != 0 {
-		l.auditOver(h, r, auditCodes[outcome], bytes)
+		l.auditOver(h, r, auditCodes[outcome], len(l.unfinished.buffer.B)-l.unfinished.before)
 	}
-	l.queued(s, r.label, outcome, bytes, l.now-r.startedAt)
+	bytes := l.appended(s)
+	r.state = waitsForTurn
+	l.counters.observe(r.label, l.now-r.readAt)
+	l.queued(s, r.label, outcome)
 	l.judge(r, outcome)
 	if r.watched&watchedByTrace != 0 {
 		l.endTrace(h, r, errorLabel(outcome), bytes)
 	}
-	if r.version != codec.Version1 {
+	l.settle(h, r)
+}
+
+// settle lets go of r, which is answered, unless its answer has to wait for its turn.
+func (l *loop) settle(h pool.Handle, r *request) {
+	switch {
+	case r.version != codec.Version1:
 		l.releaseRequest(h, r)
-		return
-	}
-	if r.answer != nil {
-		r.state = waitsForTurn
+	case r.session.orderFirst == h.Index()+1:
+		l.nextTurn(r.session)
+	default:
 		if r.held.bytes != nil {
 			l.dropMessage(r)
 		}
 		l.deadlines.remove(h.Index())
-		return
-	}
-	l.nextTurn(s)
-}
-
-// nextTurn ends the first version 1 request in order, whose answer is in out, and every one behind
-// it that is answered already.
-func (l *loop) nextTurn(s *session) {
-	for {
-		h, r := l.slots.At(s.orderFirst - 1)
-		if r.answer != nil {
-			out := l.outBuffer(s)
-			out.B = append(out.B, r.answer.B...)
-		}
-		if r.trailing != nil {
-			out := l.outBuffer(s)
-			out.B = append(out.B, r.trailing.B...)
-		}
-		s.orderFirst = r.orderNext
-		l.releaseRequest(h, r)
-		if s.orderFirst == 0 {
-			s.orderLast = 0
-			return
-		}
-		if _, r = l.slots.At(s.orderFirst - 1); r.state != waitsForTurn {
-			return
-		}
 	}
 }
 
@@ -122,12 +140,11 @@ func (l *loop) answerScratch(h pool.Handle, r *request, code codec.ErrorCode, he
 		l.scratch = withTrace(l.scratch, l.span(h))
 	}
 	b := l.answerBuffer(h, r)
-	before := len(b.B)
 	b.B = codec.AppendFrame(b.B, &codec.Frame{
 		Version: r.version, Type: codec.TypeResponseError, CorrelationID: r.correlationID,
 		Headers: headers, Payload: l.scratch,
 	})
-	l.answered(h, r, outcomeOf(code), len(b.B)-before)
+	l.answered(h, r, outcomeOf(code))
 }
 
 // refuse answers a frame that got no slot with an error. Nothing of it reached NATS.
@@ -150,5 +167,7 @@ func (l *loop) answerFrame(s *session, f *codec.Frame, label, outcome uint8, t c
 	if l.audit != nil {
 		l.auditAnswered(s, f, outcome, len(b.B)-before)
 	}
-	l.queued(s, label, outcome, len(b.B)-before, 0)
+	l.appended(s)
+	l.serving.answered = true
+	l.queued(s, label, outcome)
 }

@@ -70,19 +70,19 @@ func (l *loop) auditTaken(h pool.Handle, r *request, s *session, f *codec.Frame)
 // auditOver records the outcome of a request whose beginning is recorded. REQUIRES: there is a log.
 func (l *loop) auditOver(h pool.Handle, r *request, code byte, answerBytes int) {
 	r.watched &^= watchedByAudit
-	l.audit.End(uint64(h), audit.Outcome{Code: code, AnswerBytes: uint32(answerBytes), Duration: l.now - r.startedAt})
+	l.audit.End(uint64(h), audit.Outcome{Code: code, AnswerBytes: uint32(answerBytes), Duration: l.now - r.readAt})
 }
 
 // auditAnswered records a frame that was answered at once, or was not to be answered. REQUIRES: there is a log.
 func (l *loop) auditAnswered(s *session, f *codec.Frame, outcome uint8, answerBytes int) {
-	l.audit.Answered(l.auditRequest(0, s, f), audit.Outcome{Code: auditCodes[outcome], AnswerBytes: uint32(answerBytes)})
+	l.audit.Answered(l.auditRequest(0, s, f), audit.Outcome{Code: auditCodes[outcome], AnswerBytes: uint32(answerBytes), Duration: l.now - l.readAt})
 }
 
 // auditRequest returns what the log says of f, which it borrows. It is valid until the next call.
 func (l *loop) auditRequest(id uint64, s *session, f *codec.Frame) *audit.Request {
 	q := &l.auditScratch
 	*q = audit.Request{
-		Time: l.gateway.auditLog.Wall(l.now), ID: id, Client: s.id, CorrelationID: f.CorrelationID,
+		Time: l.gateway.auditLog.Wall(l.readAt), ID: id, Client: s.id, CorrelationID: f.CorrelationID,
 		UID: s.peer.uid, GID: s.peer.gid, PID: s.peer.pid, TimeoutMs: f.TimeoutMs, Version: f.Version, Type: byte(f.Type),
 		Subject: l.subjectOf(f), Headers: f.Headers, Payload: f.Payload,
 	}

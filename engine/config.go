@@ -102,7 +102,7 @@ type Config struct {
 	// MaxInflightPerConnection bounds the requests that wait for NATS on one connection; over it: see PauseMax.
 	MaxInflightPerConnection int
 	// MaxClientBufferBytes bounds the bytes that wait for one client; from half of it on the client is paused, over
-	// it closed.
+	// it closed. Answers of version 1 before their turn, which it cannot take, have four times as much for themselves.
 	MaxClientBufferBytes int
 	// MaxUpstreamBufferBytes bounds the bytes that wait for one loop's NATS connection; over it: see PauseMax.
 	MaxUpstreamBufferBytes int

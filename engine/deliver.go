@@ -44,17 +44,26 @@ func (l *loop) Deliver(token uint64, m *upstream.Message) {
 	}
 	if code := m.Header("Nats-Service-Error-Code"); code != nil {
 		l.scratch = codec.AppendServiceError(l.scratch[:0], code, m.Header("Nats-Service-Error"))
-		if !fits(r.version, headers, l.scratch) {
-			l.fail(h, r, codec.CodeFrameTooLarge, replyTooLarge, true)
-			return
+		if l.replyFits(h, r, headers, l.scratch) {
+			l.answerScratch(h, r, codec.CodeServiceError, headers)
 		}
-		l.answerScratch(h, r, codec.CodeServiceError, headers)
 		return
 	}
 	l.succeed(h, r, headers, m.Payload)
 }
 
-const replyTooLarge = "the reply does not fit a frame"
+// replyFits reports whether there is room for a reply to r; else r is answered with an error.
+func (l *loop) replyFits(h pool.Handle, r *request, headers, payload []byte) bool {
+	switch {
+	case !fits(r.version, headers, payload):
+		l.fail(h, r, codec.CodeFrameTooLarge, "the reply does not fit a frame", true)
+	case !l.mayWaitForTurn(h, r, codec.HeaderBytesV1+len(payload)):
+		l.fail(h, r, codec.CodeOverloaded, "the reply was dropped: too many answers wait for an earlier request of the connection", true)
+	default:
+		return true
+	}
+	return false
+}
 
 // fits reports whether an answer can be framed.
 func fits(version byte, headers, payload []byte) bool {
@@ -66,12 +75,10 @@ func fits(version byte, headers, payload []byte) bool {
 
 // succeed answers r with a reply. Version 1 has no headers.
 func (l *loop) succeed(h pool.Handle, r *request, headers, payload []byte) {
-	if !fits(r.version, headers, payload) {
-		l.fail(h, r, codec.CodeFrameTooLarge, replyTooLarge, true)
+	if !l.replyFits(h, r, headers, payload) {
 		return
 	}
 	b := l.answerBuffer(h, r)
-	before := len(b.B)
 	if r.version == codec.Version1 {
 		b.B = codec.AppendHeaderV1(b.B, codec.TypeResponseOK, len(payload))
 	} else {
@@ -80,7 +87,7 @@ func (l *loop) succeed(h pool.Handle, r *request, headers, payload []byte) {
 		}, len(payload))
 	}
 	b.B = append(b.B, payload...)
-	l.answered(h, r, outcomeOK, len(b.B)-before)
+	l.answered(h, r, outcomeOK)
 }
 
 // statusHeaders puts the status of a reply before its headers, as nats.go does.
@@ -168,7 +175,8 @@ func (l *loop) timeOut(h pool.Handle, r *request) {
 		l.text = append(l.text[:0], "no reply within "...)
 	}
 	l.text = appendMillis(l.text, r.timeoutMs)
-	if int64(r.timeoutMs) < l.policy.BreakerMinTimeout.Milliseconds() || !l.link.Ready() || !l.link.WrittenTo(r.end) {
+	given := int64(r.timeoutMs)*1_000_000 - (r.startedAt - r.readAt) // to NATS
+	if given < int64(l.policy.BreakerMinTimeout) || !l.link.Ready() || !l.link.WrittenTo(r.end) {
 		l.withdraw(r)
 	}
 	l.scratch = codec.AppendError(l.scratch[:0], codec.CodeTimeout, l.text, true)

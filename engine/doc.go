@@ -8,7 +8,7 @@
 //  3. publish  the loop's table gives a slot, the link appends PUB to its batch        publish.go, upstream/link.go
 //  4. flush    the batch is written at the end of the pass, once for all its clients   pass.go
 //  5. deliver  the reply finds its slot by index and generation, or is late            upstream/parser.go, deliver.go
-//  6. answer   the frame is appended to the session's buffer; the slot is released     answer.go
+//  6. answer   the frame is appended to the session's buffer; the slot is released     answer.go, order.go
 //  7. write    one write per client and pass                                           flush.go
 //
 // # Threads
@@ -51,6 +51,7 @@
 //	requests in flight, all loops     MaxInflight                it is paused; OVERLOADED, sent:false
 //	requests in flight, a connection  MaxInflightPerConnection   it is paused; OVERLOADED, sent:false
 //	bytes that wait for a client      MaxClientBufferBytes       it is paused; the connection is closed
+//	bytes that wait for their turn    4 * MaxClientBufferBytes   it is paused; OVERLOADED, sent:true (order.go)
 //	bytes that wait for NATS, a loop  MaxUpstreamBufferBytes     it is paused; OVERLOADED, sent:false
 //	bytes kept for JetStream, a loop  MaxHeldBytes               it is paused; OVERLOADED, sent:false
 //	time to complete a frame          FrameTimeout               INVALID_PAYLOAD, then EOF
@@ -60,7 +61,7 @@
 //	a message                         the server's max_payload   FRAME_TOO_LARGE
 //
 // Where it says paused, waiting can help: nothing is read from the client (pause.go) until there is room again
-// (room.go), or until Config.PauseMax has passed. In a pass each client has a turn of a few frames,
+// (room.go), or until Config.PauseMax or the deadline of its frame has passed. In a pass each client has a turn of a few frames,
 // and where others suffer from one that takes far more, it is held to a share (fair.go).
 //
 // # Takeover

@@ -31,6 +31,7 @@ func (l *loop) writeOut(s *session) {
 		if n > 0 {
 			s.outAt += n
 			s.bufferedBytes -= n
+			s.orderBytes = min(s.orderBytes, s.bufferedBytes)
 			l.buffered -= n
 			l.noteBuffered(s)
 			l.counters.clientBytesOut.Add(uint64(n))

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"log/slog"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"github.com/panjf2000/gnet/v2"
 
 	"github.com/aigroup/ipc-gateway/audit"
-	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/pool"
 	"github.com/aigroup/ipc-gateway/trace"
 	"github.com/aigroup/ipc-gateway/upstream"
@@ -70,6 +68,7 @@ type loop struct {
 	partials     []*session // that hold a part of a frame, and others that did
 	partialsLook int64      // likewise
 
+
 	pausedCounted int64 // until when the time of paused sessions is added up
 
 	durable      durable // what is kept for JetStream
@@ -86,9 +85,11 @@ type loop struct {
 	text         []byte  // messages of error objects
 	auditScratch audit.Request
 	capabilities cachedCapabilities
-	serving      servedFrame // what is being worked on, should it panic
-	tracer       *tracer     // nil: nothing was ever traced
-	traced       *trace.Span // of the frame that is being served; nil: it is not sampled
+	readAt       int64            // when what is being served was read, in nanoseconds since Gateway.started
+	serving      servedFrame      // what is being worked on, should it panic
+	unfinished   unfinishedAnswer // likewise
+	tracer       *tracer          // nil: nothing was ever traced
+	traced       *trace.Span      // of the frame that is being served; nil: it is not sampled
 
 	// Atomic, written by the loop, read by anybody.
 	counters counters
@@ -153,32 +154,5 @@ func (l *loop) runMailbox() {
 	l.mailbox.mu.Unlock()
 	for _, task := range tasks {
 		task()
-	}
-}
-
-// recovered logs and counts a panic in the work on one frame or reply. The others go on.
-func (l *loop) recovered(reason any, span *trace.Span) {
-	l.counters.internalErrors.Add(1)
-	l.logFor(span).Error("internal error: this is a bug", "error", reason, "stack", string(debug.Stack()))
-}
-
-// recoverFrame answers the frame that is being served with INTERNAL, if that work panicked.
-func (l *loop) recoverFrame(s *session) {
-	if reason := recover(); reason != nil {
-		l.recovered(reason, l.traced)
-		l.refuse(s, &codec.Frame{Version: l.serving.version, CorrelationID: l.serving.correlationID},
-			l.serving.label, codec.CodeInternal, "internal error of the gateway")
-	}
-}
-
-// recoverDelivery drops the reply that is being delivered, if that work panicked. Its request runs
-// into its deadline.
-func (l *loop) recoverDelivery(h pool.Handle) {
-	if reason := recover(); reason != nil {
-		var span *trace.Span
-		if r := l.slots.Get(h); r != nil && r.watched&watchedByTrace != 0 {
-			span = l.span(h)
-		}
-		l.recovered(reason, span)
 	}
 }

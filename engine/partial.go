@@ -10,7 +10,7 @@ import (
 // hold keeps bytes of s that were read and are not to be served now.
 func (l *loop) hold(s *session, data []byte) {
 	if s.in == nil {
-		s.in, s.inAt = l.buffers.Acquire(), 0
+		s.in, s.inAt, s.inReadAt = l.buffers.Acquire(), 0, l.now
 		l.notePartial(s)
 	}
 	s.in.B = append(s.in.B, data...)
@@ -63,6 +63,7 @@ func (l *loop) rejectPartial(s *session) {
 	f := codec.PartialHeader(s.in.B)
 	l.counters.frameTimeouts.Add(1)
 	l.counters.requests[labelInvalid].Add(1)
+	l.readAt = l.now
 	l.text = append(l.text[:0], "the frame was not complete after "...)
 	l.text = appendMillis(l.text, uint32(l.policy.FrameTimeout.Milliseconds()))
 	l.scratch = codec.AppendError(l.scratch[:0], codec.CodeInvalidPayload, l.text, false)

@@ -18,7 +18,7 @@ const (
 	pausedUpstream
 	// pausedJetStream: as many bytes as may wait for acknowledgements.
 	pausedJetStream
-	// pausedAnswers: the client does not read its answers.
+	// pausedAnswers: the client does not read its answers, or they wait for an earlier one.
 	pausedAnswers
 	// pausedHandover: the client is to be passed to another process.
 	pausedHandover

@@ -101,6 +101,7 @@ func (l *loop) applyRule(s *session) (closed bool) {
 		return false
 	}
 	f := codec.Frame{Version: codec.Version1}
+	l.readAt = l.now
 	l.refuse(s, &f, labelInvalid, codec.CodeUnauthorized, s.rule.whyRefused(s.peer))
 	s.finish()
 	return true

@@ -17,7 +17,7 @@ func (l *loop) task(s *session, f *codec.Frame, label uint8, route *compiledRout
 	if len(f.Subject) != 0 {
 		subject, checked = f.Subject, false
 	}
-	l.publish(s, f, label, subject, checked, route.mode, route.timeoutMs)
+	l.publish(s, f, label, subject, checked, route.mode)
 }
 
 // direct serves PUBLISH and REQUEST, which only version 2 has.
@@ -26,17 +26,16 @@ func (l *loop) direct(s *session, f *codec.Frame, label uint8) {
 		l.refuse(s, f, label, codec.CodeInvalidType, "PUBLISH and REQUEST need version 2 of the protocol")
 		return
 	}
-	route := &l.policy.routes[label]
-	mode := route.mode
+	mode := l.policy.routes[label].mode
 	if f.Type == codec.TypePublish && f.Flags&codec.FlagNoReply == 0 && l.wantsAck(f) {
 		mode = ModeJetStream
 	}
-	l.publish(s, f, label, f.Subject, false, mode, route.timeoutMs)
+	l.publish(s, f, label, f.Subject, false, mode)
 }
 
 // publish takes a frame into flight: it gets a slot, and its message is queued for NATS. A frame
 // that cannot be taken is answered at once, and none of it reaches NATS.
-func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, checked bool, mode Mode, timeoutMs uint32) {
+func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, checked bool, mode Mode) {
 	if l.traced != nil {
 		l.traceSubject(subject, mode)
 	}
@@ -56,6 +55,10 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 	}
 	if err := codec.ValidateHeaders(f.Headers); err != nil {
 		l.refusePublish(s, f, label, codec.CodeInvalidPayload, plain(err))
+		return
+	}
+	if l.isOverdue(f) {
+		l.refuseOverdue(s, f, label)
 		return
 	}
 	if l.audit != nil && !l.auditTakes(f) {
@@ -89,18 +92,15 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 		return
 	}
 	h, r := l.slots.Acquire()
+	l.serving.handle, l.serving.sent = h, true
 	end, err := l.queue(h, r, subject, f, mode)
 	if err != nil {
-		l.slots.Release(h)
-		l.budget.give()
-		s.rule.giveInflight()
+		l.serving.sent = false
+		l.giveSlot(h, r, s)
 		l.refuseUpstream(s, f, label, err)
 		return
 	}
-	if f.TimeoutMs != 0 {
-		timeoutMs = min(f.TimeoutMs, uint32(TimeoutMax.Milliseconds()))
-	}
-	l.begin(h, r, s, f, label, timeoutMs)
+	l.begin(h, r, s, f, label)
 	r.end = end
 	l.watchOutcome(r, subject, mode)
 	if l.audit != nil {
@@ -120,8 +120,10 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 
 // publishOnly publishes a frame that wants no answer.
 func (l *loop) publishOnly(s *session, f *codec.Frame, subject []byte) {
+	l.serving.sent = true
 	_, err := l.link.Publish(subject, l.messageHeaders(f), f.Payload, 0, false)
 	if err != nil {
+		l.serving.sent = false
 		l.counters.noReplyRefused.Add(1)
 		if errors.Is(err, upstream.ErrFull) {
 			l.counters.upstreamFullRefused.Add(1)
@@ -161,6 +163,14 @@ func (l *loop) refusePublish(s *session, f *codec.Frame, label uint8, code codec
 		return
 	}
 	l.refuse(s, f, label, code, message)
+}
+
+// refuseOverdue answers a frame whose deadline has passed while it waited.
+func (l *loop) refuseOverdue(s *session, f *codec.Frame, label uint8) {
+	l.text = append(l.text[:0], "not sent to NATS within "...)
+	l.text = appendMillis(l.text, l.timeoutOf(f))
+	l.scratch = codec.AppendError(l.scratch[:0], codec.CodeTimeout, l.text, false)
+	l.answerFrame(s, f, label, outcomeOf(codec.CodeTimeout), codec.TypeResponseError, l.scratch)
 }
 
 // refuseUpstream answers a frame that the link did not take.

@@ -4,13 +4,15 @@ import (
 	"errors"
 
 	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/pool"
 )
 
-// servedFrame is the frame that is being worked on, for the answer should that work panic.
+// servedFrame is what became of the frame that is being worked on, should that work panic.
 type servedFrame struct {
-	version       byte
-	label         uint8
-	correlationID uint64
+	handle   pool.Handle // of its slot; 0: it has none yet
+	label    uint8
+	sent     bool // its message may have been queued
+	answered bool // without a slot
 }
 
 // read takes bytes from a client, which are borrowed, and serves every frame that they complete. The
@@ -19,6 +21,7 @@ type servedFrame struct {
 func (l *loop) read(s *session, data []byte) {
 	l.counters.clientBytesIn.Add(uint64(len(data)))
 	s.usage.read(l.now, len(data))
+	l.readAt = l.now
 	turn := l.turnOf(s)
 	if s.in != nil {
 		data = l.completePartial(s, data, &turn)
@@ -78,21 +81,22 @@ func (l *loop) serveFrames(s *session, data []byte, turn *int) (rest []byte, mor
 
 // admit serves a whole frame, unless it has to wait.
 func (l *loop) admit(s *session, f *codec.Frame, malformed error) bool {
-	if !l.mayHave(s, len(f.Payload)) || malformed == nil && l.mustWait(s, f) {
+	if !l.mayHave(s, len(f.Payload)) {
 		return false
 	}
-	l.serve(s, f, malformed)
+	waits := l.serve(s, f, malformed)
 	if l.traced != nil {
 		l.endFrameTrace()
 	}
 	l.giveReserved(s)
-	return true
+	return !waits
 }
 
 // serveHeld serves what was read of s before it was paused, as far as its turn goes.
 func (l *loop) serveHeld(s *session) {
 	held, at := s.in, s.inAt
 	s.in, s.inAt = nil, 0
+	l.readAt = s.inReadAt
 	turn := l.turnOf(s)
 	rest, more := l.serveFrames(s, held.B[at:], &turn)
 	if len(rest) == 0 {
@@ -122,6 +126,7 @@ func (l *loop) completePartial(s *session, data []byte, turn *int) []byte {
 		switch {
 		case n > 0:
 			if !l.admit(s, &f, err) {
+				s.inReadAt = l.now
 				return data
 			}
 			*turn--
@@ -162,23 +167,26 @@ func (l *loop) rejectStream(s *session, f *codec.Frame, err error) {
 	s.finish()
 }
 
-// serve answers a whole frame, or takes it into flight. malformed is codec's verdict on a frame
-// that could be skipped but not read.
-func (l *loop) serve(s *session, f *codec.Frame, malformed error) {
+// serve answers a whole frame, or takes it into flight, unless it has to wait. malformed is codec's verdict on a frame
+// that could be skipped but not read. A frame whose work panics does not wait.
+func (l *loop) serve(s *session, f *codec.Frame, malformed error) (waits bool) {
 	label := labels[f.Type]
+	l.serving = servedFrame{label: label}
+	defer l.recoverFrame(s, f)
+	if malformed == nil && l.mustWait(s, f) {
+		return true
+	}
 	l.counters.requests[label].Add(1)
 	s.usage.served(f.Version)
-	l.serving = servedFrame{f.Version, label, f.CorrelationID}
-	defer l.recoverFrame(s)
 	if malformed != nil {
 		l.refusePublish(s, f, label, codec.CodeInvalidPayload, "subject and header lengths exceed the frame")
-		return
+		return false
 	}
 	if l.policy.traces {
 		l.startTrace(s, f, label)
 	}
 	if f.Version == codec.Version2 && !l.admissible(s, f, label) {
-		return
+		return false
 	}
 	switch f.Type {
 	case codec.TypeTaskSubmit, codec.TypeTaskQuery, codec.TypeTaskCancel:
@@ -194,6 +202,7 @@ func (l *loop) serve(s *session, f *codec.Frame, malformed error) {
 	default:
 		l.refuse(s, f, label, codec.CodeInvalidType, notServed)
 	}
+	return false
 }
 
 // admissible checks what every version 2 frame has to keep to, and answers one that does not.

@@ -28,7 +28,8 @@ const (
 type request struct {
 	session       *session
 	correlationID uint64
-	startedAt     int64  // nanoseconds since Gateway.started
+	readAt        int64  // when its frame was read, in nanoseconds since Gateway.started; its clock runs since then
+	startedAt     int64  // when it was taken into flight, likewise
 	end           uint64 // offset of the message's end in the link's stream
 	timeoutMs     uint32
 	version       byte
@@ -54,11 +55,31 @@ type pendingWrite struct {
 	end    uint64
 }
 
-// begin enters a fresh slot into the lists of its session, and starts its deadline.
-func (l *loop) begin(h pool.Handle, r *request, s *session, f *codec.Frame, label uint8, timeoutMs uint32) {
+// timeoutOf returns how long f may take, in milliseconds.
+func (l *loop) timeoutOf(f *codec.Frame) uint32 {
+	if f.TimeoutMs != 0 {
+		return min(f.TimeoutMs, uint32(TimeoutMax.Milliseconds()))
+	}
+	return l.policy.routes[labels[f.Type]].timeoutMs
+}
+
+// deadlineOf returns until when the frame that is being served is to be answered, in nanoseconds since Gateway.started.
+func (l *loop) deadlineOf(f *codec.Frame) int64 { return l.readAt + int64(l.timeoutOf(f))*1_000_000 }
+
+// isOverdue reports whether the deadline of the frame that is being served has passed while it waited.
+func (l *loop) isOverdue(f *codec.Frame) bool {
+	return l.readAt != l.now && f.Flags&codec.FlagNoReply == 0 && l.now >= l.deadlineOf(f)
+}
+
+// begin enters a fresh slot into the lists of its session, and arms its deadline. It has a session from when on it is to
+// be answered.
+func (l *loop) begin(h pool.Handle, r *request, s *session, f *codec.Frame, label uint8) {
 	index := h.Index()
-	r.session, r.correlationID, r.startedAt = s, f.CorrelationID, l.now
-	r.timeoutMs, r.version, r.label = timeoutMs, f.Version, label
+	if f.Version != codec.Version1 {
+		l.addID(idKey{s.id, f.CorrelationID}, index)
+	}
+	r.session, r.correlationID, r.readAt, r.startedAt = s, f.CorrelationID, l.readAt, l.now
+	r.timeoutMs, r.version, r.label = l.timeoutOf(f), f.Version, label
 	r.next = s.requests
 	if r.next != 0 {
 		_, next := l.slots.At(r.next - 1)
@@ -74,15 +95,23 @@ func (l *loop) begin(h pool.Handle, r *request, s *session, f *codec.Frame, labe
 			last.orderNext = index + 1
 		}
 		s.orderLast = index + 1
-	} else {
-		l.addID(idKey{s.id, f.CorrelationID}, index)
 	}
-	at := l.now + int64(timeoutMs)*1_000_000
+	at := l.deadlineOf(f)
 	if r.held.bytes != nil {
 		r.held.deadline = at
 		at = l.ackDeadline(r, l.policy.AckWait)
 	}
 	l.setDeadline(index, at)
+}
+
+// giveSlot gives back the slot of a request that was not begun, and what was taken for it.
+func (l *loop) giveSlot(h pool.Handle, r *request, s *session) {
+	if r.held.bytes != nil {
+		l.dropMessage(r)
+	}
+	l.slots.Release(h)
+	l.budget.give()
+	s.rule.giveInflight()
 }
 
 // releaseRequest takes a request out of everything it is in, but for the order of version 1, and

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"time"
 
 	"github.com/aigroup/ipc-gateway/codec"
@@ -9,7 +10,7 @@ import (
 // A frame for which there is no room waits, with all that its client sent behind it, until there is. What is
 // short for many clients has a gate: it closes when there is no room, and opens again when there is some, so that
 // clients go on in turns and many frames at a time. A client waits for Config.PauseMax at most: from then
-// on its frames are refused, until there is room for one.
+// on its frames are refused, until there is room for one. A frame whose deadline passes meanwhile is answered TIMEOUT, and never sent.
 
 const (
 	// waitingLookEvery is how often, in nanoseconds, it is looked whether clients that wait can go on. What their
@@ -39,6 +40,10 @@ func (l *loop) mustWait(s *session, f *codec.Frame) bool {
 	if l.shutOut(f) {
 		return false
 	}
+	if l.isOverdue(f) {
+		s.waitingSince = 0
+		return false
+	}
 	why := l.noRoom(s, f)
 	if why == 0 {
 		s.waitingSince, s.impatient = 0, false
@@ -49,6 +54,10 @@ func (l *loop) mustWait(s *session, f *codec.Frame) bool {
 	}
 	if s.waitingSince == 0 {
 		s.waitingSince = l.now
+	}
+	s.waitingUntil = math.MaxInt64
+	if f.Flags&codec.FlagNoReply == 0 {
+		s.waitingUntil = l.deadlineOf(f)
 	}
 	l.pause(s, why)
 	if !s.waits {
@@ -166,7 +175,8 @@ func (l *loop) openGates() bool {
 	return l.gates != before
 }
 
-// resumeWaiting lets go on who can, in the order in which they came, and who has waited for too long.
+// resumeWaiting lets go on who can, in the order in which they came, and who has waited for too long, or until the
+// deadline of its frame.
 func (l *loop) resumeWaiting() {
 	opened := l.openGates()
 	if len(l.waiting) == 0 {
@@ -197,6 +207,9 @@ func (l *loop) resumeWaiting() {
 
 // freed returns the reasons for which s needs to wait no longer.
 func (l *loop) freed(s *session) pauseReasons {
+	if l.now >= s.waitingUntil {
+		return pausedForRoom
+	}
 	if l.now-s.waitingSince >= int64(l.policy.PauseMax) {
 		s.impatient = true
 		return pausedForRoom

@@ -24,9 +24,11 @@ type session struct {
 
 	in            *pool.Buffer // the frame that is incomplete, or from inAt on all that was read and not served when s was paused; nil if there is nothing
 	inAt          int          // 0 unless s is paused
+	inReadAt      int64        // when the frames in it were read that are whole, in nanoseconds since Gateway.started
 	out           *pool.Buffer // answers to be written, from outAt on; nil if none are
 	outAt         int
 	bufferedBytes int // answers in out and held in requests
+	orderBytes    int // no more of them than came before their turn, and may still have to be written: see order.go
 
 	requests   uint32 // first of the requests in flight, as slot index + 1
 	inflight   int    // length of that list
@@ -47,6 +49,7 @@ type session struct {
 	tickServed, roundServed       int
 
 	waitingSince int64 // nanoseconds since Gateway.started, of the frame that waits for room; 0: there was room for the last one
+	waitingUntil int64 // likewise, the deadline of that frame
 	partialSince int64 // likewise, of the first byte of an incomplete frame
 
 	paused     pauseReasons // why nothing is read and served; 0: it is
@@ -191,7 +194,7 @@ func (l *loop) giveBuffers(s *session) {
 	l.endPause(s)
 	l.buffered -= s.bufferedBytes
 	l.counters.clientBytesBuffered.Store(uint64(l.buffered))
-	s.bufferedBytes = 0
+	s.bufferedBytes, s.orderBytes = 0, 0
 }
 
 // leave counts a connection of this loop as gone.

@@ -84,7 +84,7 @@ func (l *loop) startTrace(s *session, f *codec.Frame, label uint8) {
 	span := l.traced
 	*span = trace.Span{
 		Context: trace.Context{Trace: parent.Trace, Span: t.ids.NewSpan(), Flags: trace.FlagSampled}, Parent: parent.Span,
-		Read: l.gateway.startedUnix + l.now, Version: f.Version, Loop: uint16(l.index), UID: s.peer.uid, Client: s.id,
+		Read: l.gateway.startedUnix + l.readAt, Version: f.Version, Loop: uint16(l.index), UID: s.peer.uid, Client: s.id,
 		CorrelationID: f.CorrelationID, PayloadBytes: uint32(len(f.Payload)), Type: TypeLabels[label], Server: l.link.Server(),
 	}
 	if !goesOn {

@@ -13,7 +13,7 @@ var gatewayFamilies = []family{
 		each("type", engine.TypeLabels[:], func(s *engine.Stats) []uint64 { return s.Requests[:] })},
 	{"ipc_responses_total", counter, "code", "Answers queued for clients, by outcome: ok or the name of the error.",
 		each("code", outcomeLabels(), func(s *engine.Stats) []uint64 { return s.Responses[:] })},
-	{"ipc_request_duration_seconds", histogram, "type", "Time from the read of a frame to its answer, by type. Refusals count as well.", durations},
+	{"ipc_request_duration_seconds", histogram, "type", "Time from the read of a frame to its answer, of requests that were in flight, by type.", durations},
 	{"ipc_inflight_requests", gauge, "", "Requests that wait for NATS now.",
 		one(func(s *engine.Stats) uint64 { return s.Inflight })},
 	{"ipc_limit_refusals_total", counter, "limit", "Connections and requests refused because a limit was reached, by limit.",
