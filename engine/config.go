@@ -115,6 +115,8 @@ type Config struct {
 	// PauseMax is how long a frame may wait for room below these limits, its client being paused, before it is
 	// refused; 0: it is refused at once.
 	PauseMax time.Duration
+	// ClientWriteTimeout is how long a client that answers wait for may take none of them; longer, and it is closed. 0: for ever.
+	ClientWriteTimeout time.Duration
 	// FrameTimeout is how long a client may take to complete a frame; longer, and it is told so and closed. 0: for ever.
 	FrameTimeout time.Duration
 	// BreakerThreshold is how many requests to one subject in a row have to fail, in one loop, for its circuit breaker to
@@ -173,6 +175,7 @@ func DefaultConfig() Config {
 		MaxHeldBytes:             64 << 20,
 		AckWait:                  2 * time.Second,
 		PauseMax:                 5 * time.Second,
+		ClientWriteTimeout:       30 * time.Second,
 		FrameTimeout:             30 * time.Second,
 		BreakerThreshold:         20,
 		BreakerOpenTime:          5 * time.Second,
@@ -220,6 +223,9 @@ func (c *Config) Validate() error {
 	}
 	if c.PauseMax < 0 || c.PauseMax > time.Hour {
 		bad("pause max is %v: want 0 to 1h", c.PauseMax)
+	}
+	if c.ClientWriteTimeout != 0 && (c.ClientWriteTimeout < 10*time.Millisecond || c.ClientWriteTimeout > TimeoutMax) {
+		bad("client write timeout is %v: want 10ms to %v, or 0 for none", c.ClientWriteTimeout, TimeoutMax)
 	}
 	if c.FrameTimeout != 0 && (c.FrameTimeout < 10*time.Millisecond || c.FrameTimeout > TimeoutMax) {
 		bad("frame timeout is %v: want 10ms to %v, or 0 for none", c.FrameTimeout, TimeoutMax)

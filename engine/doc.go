@@ -52,6 +52,7 @@
 //	requests in flight, a connection  MaxInflightPerConnection   it is paused; OVERLOADED, sent:false
 //	bytes that wait for a client      MaxClientBufferBytes       it is paused; the connection is closed
 //	bytes that wait for their turn    4 * MaxClientBufferBytes   it is paused; OVERLOADED, sent:true (order.go)
+//	time in which it takes nothing    ClientWriteTimeout         the connection is closed (stuck.go)
 //	bytes that wait for NATS, a loop  MaxUpstreamBufferBytes     it is paused; OVERLOADED, sent:false
 //	bytes kept for JetStream, a loop  MaxHeldBytes               it is paused; OVERLOADED, sent:false
 //	time to complete a frame          FrameTimeout               INVALID_PAYLOAD, then EOF

@@ -30,6 +30,7 @@ func (l *loop) writeOut(s *session) {
 		n, err := unix.Write(s.fd, s.out.B[s.outAt:])
 		if n > 0 {
 			s.outAt += n
+			s.tookAt = l.now
 			s.bufferedBytes -= n
 			s.orderBytes = min(s.orderBytes, s.bufferedBytes)
 			l.buffered -= n
@@ -43,7 +44,10 @@ func (l *loop) writeOut(s *session) {
 		}
 		if err == unix.EAGAIN {
 			l.keepRest(s)
-			s.blocked = true
+			if !s.blocked {
+				s.blocked = true
+				l.noteStuck(s)
+			}
 			l.takeSomePeeked(s)
 			return
 		}

@@ -68,6 +68,8 @@ type loop struct {
 	partials     []*session // that hold a part of a frame, and others that did
 	partialsLook int64      // likewise
 
+	stuck     []*session // whose socket is full, and others whose was
+	stuckLook int64      // likewise
 
 	pausedCounted int64 // until when the time of paused sessions is added up
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -99,4 +100,21 @@ func TestAnswersBehindASlowOneAreBounded(t *testing.T) {
 	if n := g.Stats().SlowClientsClosed; n != 0 {
 		t.Errorf("%d clients were closed", n)
 	}
+}
+
+// Goal: a client with answers behind a slow one that goes away, or does not read, leaves nothing behind.
+func TestAnswersBehindASlowOneAreGivenUp(t *testing.T) {
+	g, p, answerFirst := heldBack(t, 150, 20_000)
+	eventually(t, "answers wait", func() bool { return g.Stats().ClientBytesBuffered > 2_900_000 })
+	cfg := g.Config()
+	cfg.ClientWriteTimeout = 100 * time.Millisecond
+	if _, err := g.Reload(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	answerFirst()
+	eventually(t, "it is closed, since it does not read", func() bool {
+		st := g.Stats()
+		return st.SlowClientsClosed == 1 && st.Connections == 0 && st.ClientBytesBuffered == 0
+	})
+	_ = p.Close()
 }

@@ -110,6 +110,7 @@ func (l *loop) follow() {
 	l.policy = p
 	l.link.SetBufferedMax(p.MaxUpstreamBufferBytes)
 	l.applyRules()
+	l.followWriteTimeout()
 	l.followBreakers()
 	l.followTracing()
 }

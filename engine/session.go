@@ -48,6 +48,8 @@ type session struct {
 	fairTick, fairRound, greedyAt uint32
 	tickServed, roundServed       int
 
+	tookAt int64 // when its client last took a part of an answer, in nanoseconds since Gateway.started
+
 	waitingSince int64 // nanoseconds since Gateway.started, of the frame that waits for room; 0: there was room for the last one
 	waitingUntil int64 // likewise, the deadline of that frame
 	partialSince int64 // likewise, of the first byte of an incomplete frame
@@ -56,6 +58,7 @@ type session struct {
 	waits      bool         // in loop.waiting
 	impatient  bool         // has waited for too long: is refused until there is room
 	inPartials bool         // in loop.partials
+	inStuck    bool         // in loop.stuck
 
 	dirty     bool // in loop.dirty
 	blocked   bool // the socket takes no more; an event will tell when it does

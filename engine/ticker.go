@@ -84,6 +84,7 @@ func (l *loop) armTicker() {
 	at = earlier(at, len(l.fair.parked) > 0, l.fair.tickEnds)
 	at = earlier(at, len(l.partials) > 0, l.partialsLook)
 	at = earlier(at, len(l.peeker.sessions) > 0, l.peeker.look)
+	at = earlier(at, len(l.stuck) > 0, l.stuckLook)
 	at = earlier(at, l.counters.paused.Load() > 0, l.pausedCounted+pausedCountEvery)
 	at = earlier(at, l.breakers.dueAt != 0, l.breakers.dueAt)
 	if armed := l.wakeAt.Load(); at == 0 || armed != 0 && armed <= at {
@@ -131,6 +132,7 @@ func (l *loop) fireDeadlines() {
 	}
 	l.timeOutPartials()
 	l.endIdlePeeking()
+	l.closeStuck()
 	if l.counters.paused.Load() > 0 {
 		l.countPaused(0)
 	}

@@ -50,7 +50,7 @@ var gatewayFamilies = []family{
 	{"ipc_paused_seconds_total", counter, "", "Time that client connections were paused, of all together, up to the last second.", pausedSeconds},
 	{"ipc_frame_timeouts_total", counter, "", "Clients closed because they began a frame and did not complete it in time.",
 		one(func(s *engine.Stats) uint64 { return s.FrameTimeouts })},
-	{"ipc_slow_clients_closed_total", counter, "", "Clients closed because too many bytes waited for them.",
+	{"ipc_slow_clients_closed_total", counter, "", "Clients closed because too many bytes waited for them, or because they took none for too long.",
 		one(func(s *engine.Stats) uint64 { return s.SlowClientsClosed })},
 	{"ipc_clients_killed_total", counter, "", "Clients closed by the operator's command kill.",
 		one(func(s *engine.Stats) uint64 { return s.ClientsKilled })},

@@ -133,6 +133,8 @@ func (o *options) settings() []setting {
 			help: "Bytes of messages that each loop keeps until JetStream has acknowledged them; over it clients are paused, see --pause-max."},
 		{flag: "pause-max", env: "IPC_PAUSE_MAX", group: groupLimits, arg: "DURATION", value: durationValue(&c.PauseMax),
 			help: "How long a frame may wait for room below these limits, its client not being read meanwhile, before it is answered OVERLOADED; 0: at once."},
+		{flag: "client-write-timeout", env: "IPC_CLIENT_WRITE_TIMEOUT", group: groupLimits, arg: "DURATION", value: durationValue(&c.ClientWriteTimeout),
+			help: "How long a client that answers wait for may take none of them before it is closed; 0: for ever."},
 		{flag: "frame-timeout", env: "IPC_FRAME_TIMEOUT", group: groupLimits, arg: "DURATION", value: durationValue(&c.FrameTimeout),
 			help: "How long a client may take to complete a frame before it is closed; 0: for ever."},
 
