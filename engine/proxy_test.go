@@ -43,6 +43,7 @@ func newProxy(t testing.TB, target string) *proxy {
 				_ = up.Close()
 				continue
 			}
+			_ = up.(*net.TCPConn).SetReadBuffer(16 << 10) // held back, it soon takes nothing
 			p.mu.Lock()
 			p.conns = append(p.conns, up, down)
 			p.mu.Unlock()
