@@ -13,8 +13,6 @@ import (
 	"github.com/panjf2000/gnet/v2"
 
 	"github.com/aigroup/ipc-gateway/audit"
-	"github.com/aigroup/ipc-gateway/codec"
-	"github.com/aigroup/ipc-gateway/pool"
 )
 
 const (
@@ -22,10 +20,6 @@ const (
 	readBufferBytes = 64 << 10
 	// gnetBufferBytes is what gnet reads at a time, where it does.
 	gnetBufferBytes = 4 << 10
-	// drainPoll is how often Drain looks whether everything is answered.
-	drainPoll = 2 * time.Millisecond
-	// drainFlush bounds the wait for clients and NATS to take the last bytes of a drain.
-	drainFlush = 2 * time.Second
 )
 
 // Gateway is the data plane: its loops, their links to NATS, and the socket that clients connect to.
@@ -230,81 +224,6 @@ func (g *Gateway) startLoop(l *loop) (err error) {
 	default:
 		return errors.New("gnet did not open the loop's connection")
 	}
-}
-
-// Drain stops accepting clients, answers new requests with SHUTTING_DOWN, and waits until what is
-// in flight is answered and flushed, but at most timeout; then it answers the rest with
-// SHUTTING_DOWN, and says how many that were in its error. Close is still to be called.
-func (g *Gateway) Drain(timeout time.Duration) error {
-	g.lifecycle.Lock()
-	defer g.lifecycle.Unlock()
-	if !g.running || g.closed {
-		return nil
-	}
-	deadline := time.Now().Add(timeout)
-	g.draining.Store(true)
-	err := g.stopAccepting()
-	for _, l := range g.loops {
-		l.post(func() { l.draining = true })
-	}
-	// A round through every loop: requests that were admitted before are counted now.
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
-	defer cancel()
-	if roundErr := g.Alive(ctx); roundErr != nil {
-		return errors.Join(err, roundErr)
-	}
-	settled := g.waitUntil(deadline, func(s *Stats) bool { return s.Inflight == 0 })
-	if left := g.Stats().Inflight; !settled && left > 0 {
-		err = errors.Join(err, fmt.Errorf("engine: %d requests were not answered within the drain timeout of %v", left, timeout))
-		for _, l := range g.loops {
-			l.post(l.refuseInflight)
-		}
-	}
-	flushBy := time.Now().Add(drainFlush)
-	if settled && deadline.After(flushBy) {
-		flushBy = deadline
-	}
-	g.waitUntil(flushBy, func(s *Stats) bool {
-		return s.Inflight == 0 && s.ClientBytesBuffered == 0 && s.UpstreamBuffered == 0
-	})
-	return errors.Join(err, g.flushToNATS())
-}
-
-// flushToNATS waits until the servers have taken what the links wrote.
-func (g *Gateway) flushToNATS() (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), drainFlush)
-	defer cancel()
-	for _, l := range g.loops {
-		if !l.link.Ready() {
-			continue
-		}
-		if flushErr := l.control.Flush(ctx); flushErr != nil {
-			err = errors.Join(err, fmt.Errorf("engine: flushing to NATS: %w", flushErr))
-		}
-	}
-	return err
-}
-
-// waitUntil polls done until it holds or the deadline passes.
-func (g *Gateway) waitUntil(deadline time.Time, done func(*Stats) bool) bool {
-	for {
-		if s := g.Stats(); done(&s) {
-			return true
-		}
-		if !time.Now().Before(deadline) {
-			return false
-		}
-		time.Sleep(drainPoll)
-	}
-}
-
-// refuseInflight answers everything in flight: the drain has taken too long.
-func (l *loop) refuseInflight() {
-	l.slots.Each(func(h pool.Handle, r *request) {
-		if r.state != waitsForTurn {
-			l.fail(h, r, codec.CodeShuttingDown, "the gateway shuts down and did not wait for the reply", true)
-		}
-	})
 }
 
 // stopAccepting removes the socket, accepts who connected before that, and closes the listener.
