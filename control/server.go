@@ -128,6 +128,9 @@ func (s *Server) Serve(socket *engine.SocketFile) error {
 	return nil
 }
 
+// RemovePath removes the socket if it is still ours, for a process that ends at once. Close does that as well.
+func (s *Server) RemovePath() error { return s.socket.Remove() }
+
 // Close removes the socket if it is still ours, and ends the server. Answers that are being written have a
 // moment to get out.
 func (s *Server) Close() error {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -161,24 +163,77 @@ func TestServeDrainTimeout(t *testing.T) {
 	if code := g.wait(); code != 0 {
 		t.Errorf("exit code %d: %s", code, g.stderr.String())
 	}
-	wantAll(t, g.stderr.String(), "not all requests in flight could be finished")
+	wantAll(t, g.stderr.String(), "not everything could be finished", "1 requests were not answered")
 	checkNoSocket(t, g.socket)
 	if code := requested(); code != exitFailure {
 		t.Errorf("the request in flight: exit code %d", code)
 	}
 }
 
-// A second signal does not wait for the drain.
+// A second signal does not wait for the drain, and leaves no socket behind.
 func TestServeSecondSignal(t *testing.T) {
 	g, requested := stuckGateway(t, "--drain-timeout", "1h")
 	g.signal(syscall.SIGINT)
 	g.waitReady(http.StatusServiceUnavailable, "draining")
-	g.signal(syscall.SIGTERM)
+	waitFor(t, func() error { // as somebody who is impatient does
+		select {
+		case <-g.exited:
+			return nil
+		default:
+			g.signal(syscall.SIGTERM)
+			return errors.New("a second signal does not end it: " + g.stderr.String())
+		}
+	})
 	if code := g.wait(); code != 128+int(syscall.SIGTERM) {
 		t.Errorf("exit code %d: %s", code, g.stderr.String())
 	}
+	checkNoSocket(t, g.socket)
+	checkNoSocket(t, g.socket+controlSuffix)
 	if code := requested(); code != exitFailure {
 		t.Errorf("the request in flight: exit code %d", code)
+	}
+}
+
+// Goal: a signal that comes twice, as from timeout(1) and from programs that pass on what their terminal sends as well, is one
+// wish: the request in flight is finished.
+func TestServeDoubledSignal(t *testing.T) {
+	c := natsServer(t)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	respond(t, c, "slow", func(m *nats.Msg) {
+		close(arrived)
+		<-release
+		echo(m)
+	})
+	g := serve(t, nil, "--nats-url", c.ConnectedUrl(), "--subject", "slow")
+	g.waitReady(http.StatusOK, "Ready")
+	var wait sync.WaitGroup
+	var answer string
+	wait.Go(func() { _, answer, _ = runInput(nil, "", "send", "--socket", g.socket, "last") })
+	<-arrived
+	g.signal(syscall.SIGTERM)
+	g.signal(syscall.SIGINT) // another one, for the kernel may make one of two that are the same
+	g.waitLog("changes nothing")
+	close(release)
+	wait.Wait()
+	if code := g.wait(); code != 0 || answer != "last\n" {
+		t.Errorf("exit code %d, answer %q: %s", code, answer, g.stderr.String())
+	}
+}
+
+// Goal: so it is with the real timeout(1), which passes a signal on to its child and then to the group that the child is in.
+func TestServeUnderTimeout(t *testing.T) {
+	timeout, err := exec.LookPath("timeout")
+	if err != nil {
+		t.Skip("no timeout(1)")
+	}
+	for range 4 {
+		socket := filepath.Join(t.TempDir(), "gw.sock")
+		p := startCommand(t, nil, exec.Command(timeout, "1h", binary, "serve", "--socket", socket, "--probe-addr", "off", "--nats-url", "nats://127.0.0.1:1"))
+		p.waitLog("msg=serving")
+		p.signal(syscall.SIGTERM)
+		if code := p.wait(); code != 0 || strings.Contains(p.stderr.String(), "second signal") {
+			t.Errorf("exit code %d: %s", code, p.stderr.String())
+		}
 	}
 }
 

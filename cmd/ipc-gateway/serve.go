@@ -24,7 +24,7 @@ type serveCommand struct {
 
 // Help is what "serve --help" says before the flags.
 func (s *serveCommand) Help() string {
-	return `It needs no NATS server to start: it connects when one is there, and says so on /ready. SIGTERM or SIGINT ends it once the requests in flight are answered; a second one ends it at once. SIGHUP reads the settings again, as the command reload does.
+	return `It needs no NATS server to start: it connects when one is there, and says so on /ready. SIGTERM or SIGINT ends it once the requests in flight are answered, after --drain-timeout at the latest; a second one ends it at once, but not within half a second: a signal that comes twice, as from timeout(1), is one. SIGHUP reads the settings again, as the command reload does.
 
 A setting is taken from its flag, else its environment variable, else the file, else the default, which stands in brackets.
 

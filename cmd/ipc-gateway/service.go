@@ -15,8 +15,14 @@ import (
 	"github.com/aigroup/ipc-gateway/engine"
 )
 
-// reloadWait bounds the wait of a reload for the event loops.
-const reloadWait = 5 * time.Second
+const (
+	// reloadWait bounds the wait of a reload for the event loops.
+	reloadWait = 5 * time.Second
+	// sameWish is how long after the begin of a shutdown a signal is taken for what began it: timeout(1) signals its child
+	// and then the group that the child is in, and with Ctrl-C a program that passes signals on doubles that of the
+	// terminal. Both come within milliseconds. Somebody who is impatient takes longer, or tries again.
+	sameWish = 500 * time.Millisecond
+)
 
 // service is the gateway as the command serve runs it: with its probe, its control socket, and what
 // signals and the console ask of it.
@@ -193,14 +199,16 @@ func (s *service) stop(why string) error {
 		s.notify.stopping(drainTimeout) // else the service goes on, with the other process
 	}
 	s.log.Info("stopping: requests in flight may finish", "by", why, "at_most", drainTimeout)
+	began := time.Now()
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.daemon.Stop(drainTimeout) }()
-	var err error
-	select {
-	case err = <-stopped:
-	case second := <-s.signals:
+	err, second := s.awaitStop(stopped, began)
+	if second != nil {
 		s.log.Warn("second signal: exiting at once", "signal", second.String())
-		return &exitError{code: signalCode(second)}
+		if s.control != nil {
+			err = s.control.RemovePath()
+		}
+		return &exitError{code: signalCode(second), err: err}
 	}
 	s.stopTelling()
 	if traceErr := s.tracing.stop(); traceErr != nil {
@@ -209,7 +217,7 @@ func (s *service) stop(why string) error {
 	s.outcome = err
 	close(s.over)
 	if errors.Is(err, daemon.ErrDrain) {
-		s.log.Warn("not all requests in flight could be finished", "reason", err)
+		s.log.Warn("not everything could be finished", "reason", err)
 		err = nil
 	}
 	if s.control != nil {
@@ -219,6 +227,21 @@ func (s *service) stop(why string) error {
 		s.log.Info("stopped")
 	}
 	return err
+}
+
+// awaitStop returns what stopped yields, or the signal that cuts the shutdown short.
+func (s *service) awaitStop(stopped <-chan error, began time.Time) (err error, second os.Signal) {
+	for {
+		select {
+		case err = <-stopped:
+			return err, nil
+		case second = <-s.signals:
+			if time.Since(began) >= sameWish {
+				return nil, second
+			}
+			s.log.Info("a signal right behind the begin of the shutdown changes nothing", "signal", second.String())
+		}
+	}
 }
 
 func isClosed(c <-chan struct{}) bool {

@@ -210,7 +210,7 @@ func (o *options) settings() []setting {
 			help: "How often, with --audit-sync interval."},
 
 		{flag: "drain-timeout", env: "IPC_DRAIN_TIMEOUT", group: groupOperate, arg: "DURATION", value: drainTimeoutValue(&o.drainTimeout),
-			help: "How long requests in flight may take to finish after SIGTERM or SIGINT."},
+			help: "How long requests in flight may take to finish after SIGTERM or SIGINT; 0: they are given up at once."},
 		{flag: "takeover", env: "IPC_TAKEOVER", group: groupOperate, value: toggleValue(&o.takeover),
 			help: "If a gateway serves the socket, take it over with all its clients: no connect fails and no request is lost; the other one ends by itself."},
 		{flag: "probe-addr", env: "IPC_PROBE_ADDR", group: groupOperate, arg: "HOST:PORT", value: addressValue(&o.probeAddr),
