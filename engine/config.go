@@ -250,7 +250,7 @@ func (c *Config) Validate() error {
 		route Route
 	}{{"submit", c.Routes.Submit}, {"query", c.Routes.Query}, {"cancel", c.Routes.Cancel}} {
 		if err := codec.ValidateSubject([]byte(r.route.Subject)); err != nil {
-			bad("route %s: subject %q: %w", r.name, r.route.Subject, err)
+			bad("route %s: subject %q: %s", r.name, r.route.Subject, plain(err))
 		}
 		if r.route.Mode > ModeJetStream {
 			bad("route %s: unknown mode %d", r.name, r.route.Mode)
@@ -259,7 +259,7 @@ func (c *Config) Validate() error {
 	}
 	for _, pattern := range c.Routes.JetStream {
 		if err := codec.ValidatePattern([]byte(pattern)); err != nil {
-			bad("route publish: jetstream: subject %q: %w", pattern, err)
+			bad("route publish: jetstream: subject %q: %s", pattern, plain(err))
 		}
 	}
 	if !(c.TraceSample >= 0 && c.TraceSample <= 1) { // so that NaN is wrong as well

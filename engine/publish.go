@@ -145,7 +145,7 @@ func (l *loop) queue(h pool.Handle, r *request, subject []byte, f *codec.Frame, 
 	return l.link.Publish(subject, l.messageHeaders(f), f.Payload, uint64(h), mode == ModeRequest)
 }
 
-// plain is err's message for clients, who know nothing of our packages.
+// plain is err's message for people and clients, who know nothing of our packages.
 func plain(err error) string {
 	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), "codec: "), "engine: ")
 }

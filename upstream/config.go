@@ -124,14 +124,11 @@ func checkURL(s string) error {
 	if strings.TrimSpace(s) == "" {
 		return errors.New("nats url has an empty entry: write nats://host:4222, several separated by single commas")
 	}
-	full := s
-	if !strings.Contains(full, "://") {
-		full = "nats://" + full
-	}
-	u, err := url.Parse(full)
+	u, err := parseURL(s)
 	if err != nil {
 		// The parser's error repeats the URL, and with it the password.
-		return fmt.Errorf("nats url %q cannot be parsed: want nats://[user:password@]host[:port]", RedactURL(s))
+		return fmt.Errorf("nats url %q cannot be parsed: want nats://[user:password@]host[:port]; write a comma in a password as %%2C, "+
+			"for commas separate URLs", RedactURL(s))
 	}
 	switch {
 	case u.Scheme != "nats" && u.Scheme != "tls":
@@ -142,13 +139,36 @@ func checkURL(s string) error {
 	return nil
 }
 
-// RedactURL masks the password, or the token that stands in for the user name, for logs.
+// parseURL parses s, which may lack its scheme.
+func parseURL(s string) (*url.URL, error) {
+	if !strings.Contains(s, "://") {
+		s = "nats://" + s
+	}
+	u, err := url.Parse(s)
+	if err == nil && !strings.HasPrefix(u.Host, "[") && strings.Count(u.Host, ":") > 1 {
+		return nil, errors.New("upstream: more than one colon in the host")
+	}
+	return u, err
+}
+
+// RedactURL masks the password, or the token that stands in for the user name, for logs. Of what is no URL it shows nothing
+// behind the first colon of the authority: that may be a part of a password, which its owner did not know to escape.
 func RedactURL(s string) string {
 	scheme, rest, found := strings.Cut(s, "://")
 	if !found {
 		scheme, rest = "", s
 	} else {
 		scheme += "://"
+	}
+	if _, err := parseURL(s); err != nil {
+		user, _, found := strings.Cut(rest, ":")
+		if at := strings.LastIndexByte(user, '@'); at >= 0 {
+			user = "***" + user[at:]
+		}
+		if found {
+			user += ":***"
+		}
+		return scheme + user
 	}
 	at := strings.LastIndexByte(rest, '@')
 	if at < 0 {

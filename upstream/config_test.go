@@ -48,13 +48,44 @@ func TestRedactURL(t *testing.T) {
 		"nats://u:p@h:1":            "nats://u:***@h:1",
 		"nats://token@h":            "nats://***@h",
 		"u:p@w@h":                   "u:***@h",
-		"tls://u:p:q@h:4222,":       "tls://u:***@h:4222,",
+		"tls://u:p:q@h:4222/,":      "tls://u:***@h:4222/,",
 		"nats://:secret@h":          "nats://:***@h",
 		"nats://a@b:c@d@host:4222/": "nats://a@b:***@host:4222/",
+
+		// No URLs. The first three are what is left of a password with a comma in it.
+		"nats://user:p":            "nats://user:***",
+		"user:se":                  "user:***",
+		"nats://u:sec":             "nats://u:***",
+		"nats://u:p w@h:1":         "nats://u:***",
+		"nats://token@h:port:1":    "nats://***@h:***",
+		"nats://u:p%zz@h":          "nats://u:***",
+		"nats://tok\x7fen@h":       "nats://***@h",
+		"nats://user:se:12":        "nats://user:***",
+		"nats://u:p@[::1":          "nats://u:***",
+		"nats://h:70000000000000x": "nats://h:***",
 	} {
 		if got := RedactURL(in); got != want {
 			t.Errorf("RedactURL(%q) = %q, want %q", in, got, want)
 		}
+	}
+}
+
+// Goal: a password with a comma, which makes two URLs of one, is not told in parts, and its owner learns how to write it.
+func TestCommaInPassword(t *testing.T) {
+	c := Default()
+	for _, url := range []string{"nats://user:hun,ter2@h", "nats://user:hun,ter2@h:4222,nats://other", "user:hun,ter2@h"} {
+		c.URLs = strings.Split(url, ",")
+		err := c.Validate()
+		if err == nil || !strings.Contains(err.Error(), "write a comma in a password as %2C") {
+			t.Errorf("%s: %v", url, err)
+		}
+		if err != nil && (strings.Contains(err.Error(), "hun") || strings.Contains(err.Error(), "ter2")) {
+			t.Errorf("%s: the error tells a part of the password: %v", url, err)
+		}
+	}
+	c.URLs = []string{"nats://user:hun%2Cter2@h"}
+	if err := c.Validate(); err != nil {
+		t.Error(err)
 	}
 }
 

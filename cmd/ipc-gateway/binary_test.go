@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -28,6 +30,28 @@ func TestBinaryWrongSettings(t *testing.T) {
 		t.Errorf("exit code %d, want %d", code, exitUsage)
 	}
 	wantAll(t, p.stderr.String(), "unknown flag --bogus", "variable IPC_LOOPS", "flag --max-inflight")
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("the socket was touched: %v", err)
+	}
+}
+
+// A CPU that is not there is a wrong setting as well, and nothing is opened before it is found.
+func TestBinaryWrongCPU(t *testing.T) {
+	missing := -1
+	for cpu := cpusMax - 1; cpu >= 0 && missing < 0; cpu-- {
+		if !slices.Contains(usableCPUs(), cpu) {
+			missing = cpu
+		}
+	}
+	if missing < 0 {
+		t.Skip("this machine has all CPUs that there can be")
+	}
+	socket := filepath.Join(t.TempDir(), "gw.sock")
+	p := start(t, nil, "serve", "--socket", socket, "--cpus", strconv.Itoa(missing), "--probe-addr", "off")
+	if code := p.wait(); code != exitUsage {
+		t.Errorf("exit code %d, want %d", code, exitUsage)
+	}
+	wantAll(t, p.stderr.String(), "flag --cpus: this process may not use CPU "+strconv.Itoa(missing)+": want some of "+showCPUs(usableCPUs()))
 	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
 		t.Errorf("the socket was touched: %v", err)
 	}

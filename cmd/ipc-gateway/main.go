@@ -20,6 +20,7 @@ func main() {
 		stdin:     os.Stdin,
 		stdout:    os.Stdout,
 		stderr:    os.Stderr,
+		cpus:      usableCPUs(),
 		signals: func() <-chan os.Signal {
 			// Room for the signal that starts the shutdown and the one that cuts it short.
 			c := make(chan os.Signal, 2)
@@ -41,6 +42,8 @@ type app struct {
 	lookupEnv      func(name string) (string, bool)
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	// cpus are those that the process might run on when it began, before its loops were pinned; none: it is not known.
+	cpus []int
 	// signals takes SIGINT and SIGTERM over from their default, which ends the process. Commands
 	// that have nothing to finish leave them alone.
 	signals func() <-chan os.Signal

@@ -41,13 +41,7 @@ func (o *options) pprofProblem() string {
 	if o.pprof == pprofOff {
 		return ""
 	}
-	source := "pprof"
-	table := o.settings()
-	for _, v := range o.given {
-		if table[v.index].flag == "pprof" {
-			source = v.source
-		}
-	}
+	source := o.sourceOf("pprof")
 	switch {
 	case o.probeAddr == "":
 		return source + ": profiles are served by the probe, which is off: give it an address with --probe-addr"

@@ -60,6 +60,56 @@ log_format: [text, json]
 	}
 }
 
+// Goal: whatever a setting was given, problems tell no password of a URL in it, and are in the words of people: nothing of the
+// names of our packages.
+func TestProblemsTellNoSecrets(t *testing.T) {
+	config := configFileWith(t, `
+loops: nats://u:s3cret@h
+pause_max: "nats://s3cret@h"
+socket_mode: "nats://u:s3/cret s3cret@h:4222"
+log_level: tls://u:s3c@ret@h
+cpus: [nats://u:s3cret@h]
+allow_uid: nats://u:s3cret@h
+nats_creds: nats://u:s3cret@h
+peers:
+  - {uid: nats://u:s3cret@h}
+  - {uid: 1, inflight: nats://u:s3cret@h}
+  - {uid: 2, publish: ["a b"]}
+routes:
+  submit: {subject: a b, mode: nats://u:s3cret@h}
+  query: {subject: ""}
+  cancel: {subject: a.*}
+  publish: {jetstream: [a b]}
+`)
+	for _, url := range []string{"nats://user:s3cret,s3cret@h", "nats://u:s3cret,ret", "u:s3cret,x@h", "ws://u:s3cret@h,nats://tok,s3cret@", "nats://u:s3 cret@h"} {
+		code, _, stderr := run(t, map[string]string{"IPC_TIMEOUT": "nats://u:s3cret@h"}, "serve", "--config", config, "--nats-url", url, "nats://u:s3cret@h")
+		if code != exitUsage {
+			t.Errorf("exit code %d: %s", code, stderr)
+		}
+		wantAll(t, stderr, `"nats://u:***@h" is not a whole number`, `"nats://***@h" is not a duration`, `mode "nats://u:***@h"`,
+			`route submit: subject "a b": subject has a space`, `route query: subject "": subject is empty`, `route cancel: subject "a.*": subject has a wildcard`,
+			`route publish: jetstream: subject "a b": not a subject pattern`, `publish: subject "a b": not a subject pattern`)
+		for _, never := range []string{"s3", "cret@", "ret@", "codec:", "engine:", "upstream:", "audit:", "trace:"} {
+			if strings.Contains(stderr, never) {
+				t.Errorf("%s: %q is told:\n%s", url, never, stderr)
+			}
+		}
+	}
+}
+
+// Goal: CPUs that the process may not use are wrong settings, and those that it may are named.
+func TestProblemsNameUsableCPUs(t *testing.T) {
+	a := &app{lookupEnv: lookup(map[string]string{"IPC_CPUS": "1-3,9"}), cpus: []int{0, 1, 3}}
+	_, problems := a.configure(nil)
+	if len(problems) != 1 || problems[0] != "variable IPC_CPUS: this process may not use CPU 2,9: want some of 0,1,3" {
+		t.Errorf("problems: %q", problems)
+	}
+	a.lookupEnv = lookup(map[string]string{"IPC_CPUS": "1,3"})
+	if _, problems := a.configure(nil); len(problems) != 0 {
+		t.Errorf("problems: %q", problems)
+	}
+}
+
 // Contradictions between settings that are each fine have no single source to blame.
 func TestProblemsBetweenSettings(t *testing.T) {
 	code, _, stderr := run(t, nil, "serve", "--loops", "2", "--cpus", "3")

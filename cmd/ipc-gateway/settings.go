@@ -12,6 +12,7 @@ import (
 type options struct {
 	configFile   string
 	engine       engine.Config
+	subject      string // of the routes that have none of their own
 	control      string // path of the control socket; empty: beside the socket; controlOff: none
 	probeAddr    string // host:port, or empty: no probe
 	pprof        string // pprofOff, pprofLoopback or pprofAnywhere
@@ -26,6 +27,7 @@ type options struct {
 func defaultOptions() *options {
 	return &options{
 		engine:       engine.DefaultConfig(),
+		subject:      engine.DefaultSubject,
 		probeAddr:    "127.0.0.1:8080",
 		pprof:        pprofOff,
 		drainTimeout: 30 * time.Second,
@@ -138,7 +140,7 @@ func (o *options) settings() []setting {
 		{flag: "frame-timeout", env: "IPC_FRAME_TIMEOUT", group: groupLimits, arg: "DURATION", value: durationValue(&c.FrameTimeout),
 			help: "How long a client may take to complete a frame before it is closed; 0: for ever."},
 
-		{flag: "subject", env: "IPC_SUBJECT", oldEnv: "CGW_IPC_ROUTER_SUBJECT", group: groupRequests, arg: "SUBJECT", value: everySubjectValue(&c.Routes),
+		{flag: "subject", env: "IPC_SUBJECT", oldEnv: "CGW_IPC_ROUTER_SUBJECT", group: groupRequests, arg: "SUBJECT", value: everySubjectValue(&o.subject, &c.Routes),
 			help: "NATS subject of all three routes: submit, query, cancel. The file can give each its own."},
 		{flag: "timeout", env: "IPC_TIMEOUT", oldEnv: "CGW_IPC_TIMEOUT_MS", group: groupRequests, arg: "DURATION", value: everyTimeoutValue(c),
 			help: "How long a request may take that names no deadline, unless its route in the file says otherwise."},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -200,6 +201,33 @@ routes:
 		}
 		if !reflect.DeepEqual(o.engine.Routes, want) || o.engine.Timeout != c.common {
 			t.Errorf("%s: got %+v and timeout %v, want %+v and %v", name, o.engine.Routes, o.engine.Timeout, want, c.common)
+		}
+	}
+}
+
+// Goal: "show config" tells for the common subject and for each route what really counts, and who said so.
+func TestEffectiveSubjects(t *testing.T) {
+	for name, c := range map[string]struct {
+		file  string
+		flags map[string]string
+		want  []string // of subject and the routes submit, query, cancel
+	}{
+		"nothing":      {"", nil, []string{"beamline.router.v1.decide default", "beamline.router.v1.decide default", "beamline.router.v1.decide default", "beamline.router.v1.decide default"}},
+		"a route":      {"routes: {submit: {subject: own}}", nil, []string{"beamline.router.v1.decide default", "own key", "beamline.router.v1.decide default", "beamline.router.v1.decide default"}},
+		"a common one": {"subject: common\nroutes: {query: {subject: own}}", nil, []string{"common key", "common key", "own key", "common key"}},
+		"a flag":       {"routes: {cancel: {subject: own}}", map[string]string{"subject": "all"}, []string{"all flag", "all flag", "all flag", "all flag"}},
+	} {
+		flags := map[string]string{"config": configFileWith(t, c.file)}
+		maps.Copy(flags, c.flags)
+		var got []string
+		for _, s := range configured(t, flags, nil).effective() {
+			if s.Name == "subject" || strings.HasPrefix(s.Name, "routes.") && strings.HasSuffix(s.Name, ".subject") {
+				source, _, _ := strings.Cut(s.Source, " ")
+				got = append(got, s.Value+" "+source)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
 		}
 	}
 }

@@ -47,11 +47,20 @@ func (a *app) configure(flags map[string]string) (o *options, problems []string)
 	rules, wrongRules := file.peerRules()
 	problems = append(problems, wrongRules...)
 	o.engine.Peers, o.given = rules, values
-	for _, message := range messages(o.engine.Validate()) {
-		problems = append(problems, blame(message, values)+message)
+	for i, problem := range problems {
+		problems[i] = maskSecrets(problem) // a URL may stand where another value should
 	}
-	if message := o.pprofProblem(); message != "" {
-		problems = append(problems, message)
+	for _, message := range messages(o.engine.Validate()) {
+		source := blame(message, values)
+		if !strings.HasPrefix(message, "nats url") { // which are masked already, and tell more
+			message = maskSecrets(message)
+		}
+		problems = append(problems, source+message)
+	}
+	for _, message := range []string{o.pprofProblem(), o.cpusProblem(a.cpus)} {
+		if message != "" {
+			problems = append(problems, message)
+		}
 	}
 	return o, problems
 }
@@ -105,6 +114,17 @@ func blame(message string, values []given) string {
 	return ""
 }
 
+// sourceOf returns who gave the setting with a flag, or if nobody did the flag's name.
+func (o *options) sourceOf(flag string) string {
+	table := o.settings()
+	for _, v := range o.given {
+		if table[v.index].flag == flag {
+			return v.source
+		}
+	}
+	return flag
+}
+
 // messages returns the messages of joined errors, one by one.
 func messages(err error) []string {
 	if err == nil {
@@ -113,8 +133,9 @@ func messages(err error) []string {
 	return strings.Split(err.Error(), "\n")
 }
 
-// credentials are the part of a URL that nobody should find in a log.
-var credentials = regexp.MustCompile(`://[^/\s"']*@`)
+// credentials are the part of a URL that nobody should find in a log. It goes to the last at sign of a line, for a password
+// may hold whatever should be escaped.
+var credentials = regexp.MustCompile(`://([^:/@\s]*:)?.*@`)
 
-// maskSecrets hides the credentials of URLs in text that was not written by us.
-func maskSecrets(text string) string { return credentials.ReplaceAllString(text, "://***@") }
+// maskSecrets hides the passwords and tokens of URLs in text that was not written by us.
+func maskSecrets(text string) string { return credentials.ReplaceAllString(text, "://${1}***@") }

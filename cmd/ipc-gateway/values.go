@@ -130,7 +130,8 @@ func showSize(n int) string {
 	return strconv.Itoa(n)
 }
 
-// cpusMax bounds the list, so that a typing error such as 0-99999999 is an error and not a long wait.
+// cpusMax bounds the list, so that a typing error such as 0-99999999 is an error and not a long wait. Higher numbers than
+// cpusMax-1 have no room in a unix.CPUSet.
 const cpusMax = 1024
 
 // cpusValue fills the list of CPUs, and with it the number of loops: one for each.
@@ -182,15 +183,15 @@ func showCPUs(cpus []int) string {
 	return strings.Join(texts, ",")
 }
 
-// everySubjectValue fills the subject of the three routes at once.
-func everySubjectValue(r *engine.Routes) value {
-	return value{
-		set: func(text string) error {
-			r.Submit.Subject, r.Query.Subject, r.Cancel.Subject = text, text, text
-			return nil
-		},
-		show: func() string { return r.Submit.Subject },
+// everySubjectValue fills the common subject and that of the three routes at once.
+func everySubjectValue(common *string, r *engine.Routes) value {
+	v := textValue(common)
+	set := v.set
+	v.set = func(text string) error {
+		r.Submit.Subject, r.Query.Subject, r.Cancel.Subject = text, text, text
+		return set(text)
 	}
+	return v
 }
 
 // everyTimeoutValue fills the gateway's timeout and that of the three routes at once.
