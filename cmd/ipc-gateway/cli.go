@@ -63,17 +63,8 @@ func usageErrorf(format string, args ...any) error {
 func (a *app) run(args []string) int {
 	var commands cli
 	helpShown := false
-	parser := kong.Must(&commands,
-		kong.Name("ipc-gateway"),
-		kong.Description(description),
-		kong.Writers(a.stdout, a.stderr),
-		// Kong ends the process after --help, which a test cannot have.
-		kong.Exit(func(int) { helpShown = true }),
-		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, Compact: true, WrapUpperBound: 110, NoAppDescFormat: true}),
-		kong.Vars{"clientOrders": strings.Join(slices.Sorted(maps.Keys(clientOrders)), ",")},
-		kong.PostBuild(commands.Serve.addFlags),
-	)
-
+	// Kong ends the process after --help, which a test cannot have.
+	parser := a.parser(&commands, func(int) { helpShown = true })
 	context, err := a.parse(parser, &commands, args)
 	if helpShown {
 		return 0
@@ -82,6 +73,19 @@ func (a *app) run(args []string) int {
 		err = context.Run(a)
 	}
 	return a.report(err)
+}
+
+// parser returns what reads the command line into commands, and calls exit after --help.
+func (a *app) parser(commands *cli, exit func(int)) *kong.Kong {
+	return kong.Must(commands,
+		kong.Name("ipc-gateway"),
+		kong.Description(description),
+		kong.Writers(a.stdout, a.stderr),
+		kong.Exit(exit),
+		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, Compact: true, WrapUpperBound: 110, NoAppDescFormat: true}),
+		kong.Vars{"clientOrders": strings.Join(slices.Sorted(maps.Keys(clientOrders)), ",")},
+		kong.PostBuild(commands.Serve.addFlags),
+	)
 }
 
 // parse reads the command line. The command serve names every problem that its start has, so for it

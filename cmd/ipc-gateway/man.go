@@ -21,16 +21,27 @@ func writeMan(w io.Writer, program *kong.Application) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, ".TH IPC-GATEWAY 1 \"\" \"ipc-gateway %s\"\n", roff(buildVersion()))
 	b.WriteString(".SH NAME\nipc-gateway \\- carries requests of local programs from a Unix socket to NATS\n.SH SYNOPSIS\n")
-	for _, command := range visible(program.Children) {
+	commands := leaves(program.Node)
+	for _, command := range commands {
 		fmt.Fprintf(&b, ".B ipc-gateway %s\n.br\n", roff(command.Summary()))
 	}
 	b.WriteString(".SH DESCRIPTION\n")
 	writeProse(&b, program.Help)
 	b.WriteString(".SH COMMANDS\n")
-	for _, command := range visible(program.Children) {
+	parent := program.Node
+	for _, command := range commands {
+		if group := command.Parent; group != parent && group != program.Node {
+			fmt.Fprintf(&b, ".SS %s\n", roff(group.Path()))
+			writeProse(&b, group.Help)
+			writeProse(&b, group.Detail)
+		}
+		parent = command.Parent
 		fmt.Fprintf(&b, ".SS %s\n", roff(command.Summary()))
 		writeProse(&b, command.Help)
 		writeProse(&b, command.Detail)
+		for _, argument := range command.Positional {
+			fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(argument.Summary()), roff(argument.Help))
+		}
 		for _, flag := range command.Flags {
 			if flag.Hidden {
 				continue
@@ -45,13 +56,18 @@ func writeMan(w io.Writer, program *kong.Application) error {
 	return err
 }
 
-func visible(commands []*kong.Node) (shown []*kong.Node) {
-	for _, command := range commands {
-		if !command.Hidden {
-			shown = append(shown, command)
+// leaves returns the commands below node that can be run and are not hidden, in their order.
+func leaves(node *kong.Node) (commands []*kong.Node) {
+	for _, command := range node.Children {
+		switch {
+		case command.Hidden:
+		case len(command.Children) > 0:
+			commands = append(commands, leaves(command)...)
+		default:
+			commands = append(commands, command)
 		}
 	}
-	return shown
+	return commands
 }
 
 // writeProse writes paragraphs; lines that begin with four spaces are examples, and stay as they are.
