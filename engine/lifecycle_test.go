@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -320,6 +321,17 @@ func TestLoopsArePinnedToTheirCPUs(t *testing.T) {
 	if err := unpinned.Start(); err == nil || !strings.Contains(err.Error(), "pinning loop 0 to CPU 1023") {
 		t.Errorf("Start on a CPU that is not there = %v", err)
 		_ = unpinned.Close()
+	}
+}
+
+// Goal: the number of loops follows the CPUs that the Go runtime uses, which are those of the machine or the limit of the cgroup.
+func TestDefaultLoopsFollowCPUs(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for cpus, want := range map[int]int{1: 1, 2: 1, 3: 1, 4: 2, 15: 7, 16: 8, 64: 8} {
+		runtime.GOMAXPROCS(cpus)
+		if got := DefaultConfig().Loops; got != want {
+			t.Errorf("%d CPUs: %d loops, want %d", cpus, got, want)
+		}
 	}
 }
 
