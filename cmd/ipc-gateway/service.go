@@ -202,7 +202,7 @@ func (s *service) stop(why string) error {
 	began := time.Now()
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.daemon.Stop(drainTimeout) }()
-	err, second := s.awaitStop(stopped, began)
+	second, err := s.awaitStop(stopped, began)
 	if second != nil {
 		s.log.Warn("second signal: exiting at once", "signal", second.String())
 		if s.control != nil {
@@ -229,15 +229,15 @@ func (s *service) stop(why string) error {
 	return err
 }
 
-// awaitStop returns what stopped yields, or the signal that cuts the shutdown short.
-func (s *service) awaitStop(stopped <-chan error, began time.Time) (err error, second os.Signal) {
+// awaitStop returns the signal that cuts the shutdown short, or what stopped yields.
+func (s *service) awaitStop(stopped <-chan error, began time.Time) (second os.Signal, err error) {
 	for {
 		select {
 		case err = <-stopped:
-			return err, nil
+			return nil, err
 		case second = <-s.signals:
 			if time.Since(began) >= sameWish {
-				return nil, second
+				return second, nil
 			}
 			s.log.Info("a signal right behind the begin of the shutdown changes nothing", "signal", second.String())
 		}
