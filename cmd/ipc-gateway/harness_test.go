@@ -139,6 +139,20 @@ func (p *process) signal(s os.Signal) {
 	}
 }
 
+// insist sends a signal until the process has ended, as somebody does who is impatient.
+func (p *process) insist(s os.Signal) {
+	p.t.Helper()
+	waitFor(p.t, func() error {
+		select {
+		case <-p.exited:
+			return nil
+		default:
+			p.signal(s)
+			return fmt.Errorf("%v does not end it: %s", s, p.stderr.String())
+		}
+	})
+}
+
 // waitFor waits until check returns nil, for at most ten seconds.
 func waitFor(t *testing.T, check func() error) {
 	t.Helper()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -175,15 +174,7 @@ func TestServeSecondSignal(t *testing.T) {
 	g, requested := stuckGateway(t, "--drain-timeout", "1h")
 	g.signal(syscall.SIGINT)
 	g.waitReady(http.StatusServiceUnavailable, "draining")
-	waitFor(t, func() error { // as somebody who is impatient does
-		select {
-		case <-g.exited:
-			return nil
-		default:
-			g.signal(syscall.SIGTERM)
-			return errors.New("a second signal does not end it: " + g.stderr.String())
-		}
-	})
+	g.insist(syscall.SIGTERM)
 	if code := g.wait(); code != 128+int(syscall.SIGTERM) {
 		t.Errorf("exit code %d: %s", code, g.stderr.String())
 	}

@@ -223,8 +223,7 @@ func TestControlSocketIsTakenFromOneThatDrains(t *testing.T) {
 	g.waitReady(http.StatusServiceUnavailable, "draining")
 	next := start(t, nil, "serve", "--socket", g.socket, "--probe-addr", "off")
 	next.waitLog("msg=serving")
-	g.signal(syscall.SIGTERM)
-	g.wait()
+	g.insist(syscall.SIGTERM)
 	requested()
 	var now control.Status
 	if status, err := ask(g.socket+".ctl", http.MethodGet, "/v1/status", &now); status != http.StatusOK || now.PID != next.cmd.Process.Pid {
