@@ -22,8 +22,8 @@ type loadFlags struct {
 	Wire    int           `name:"version" short:"v" placeholder:"1|2" help:"Version of the wire protocol [1, or 2 where a flag needs it]."`
 	Rate    float64       `placeholder:"R" help:"Send R requests a second by the clock, answered or not, and measure each from the time when it was due: an open loop."`
 	Warmup  int64         `default:"1000" placeholder:"N" help:"Requests before, checked but not measured [${default}]."`
-	Timeout time.Duration `default:"40s" help:"An answer that takes longer has failed [${default}]; at most 1m."`
-	Expect  string        `enum:"learn,echo,part,ok" default:"learn" placeholder:"WHAT" help:"Payload of an answer: echo (the request's), part (has the request's in it), ok (anything), learn (as the first answer does) [${default}]."`
+	Timeout time.Duration `default:"40s" help:"An answer that takes longer, from when its request was sent, has failed [${default}]; at most 1m."`
+	Expect  string        `enum:"learn,echo,part,ok" default:"learn" placeholder:"WHAT" help:"Payload of an answer: echo (the request's), part (has the request's in it), ok (anything but that of another request), learn (as the first answer does) [${default}]."`
 	Workers int           `default:"1" placeholder:"N" help:"Threads of the client [${default}]: more, if it says that it was the bottleneck."`
 	JSON    outputFlag    `name:"json" placeholder:"FILE" help:"Also write the result as JSON: as the last line, or with --json=FILE to a file."`
 	HDR     string        `name:"hdr" placeholder:"FILE" help:"Write the whole histogram, in microseconds, in HdrHistogram's text format."`

@@ -17,7 +17,8 @@ const readBytes = 64 << 10
 // slot is a request in flight.
 type slot struct {
 	seq    uint64
-	fromNs int64 // when it was sent, or should have been, on the monotonic clock
+	fromNs int64 // when it should have been sent, on the monotonic clock: its latency counts from here
+	sentNs int64 // when it was sent: an answer may take so long from here
 	used   bool
 }
 
@@ -72,15 +73,15 @@ func dial(s *Spec, number int) (*conn, error) {
 
 func (c *conn) inflight() int { return len(c.slots) - len(c.free) }
 
-// append adds a request to what flush writes. Its latency counts from fromNs.
+// append adds a request to what flush writes at nowNs. Its latency counts from fromNs.
 //
 // REQUIRES: a free slot.
-func (c *conn) append(fromNs int64) {
+func (c *conn) append(fromNs, nowNs int64) {
 	inflight := c.inflight()
 	last := len(c.free) - 1
 	i := c.free[last]
 	c.free = c.free[:last]
-	c.slots[i] = slot{seq: c.seq, fromNs: fromNs, used: true}
+	c.slots[i] = slot{seq: c.seq, fromNs: fromNs, sentNs: nowNs, used: true}
 	c.order[(c.head+inflight)%len(c.order)] = i
 	c.frame.Payload = c.payload.of(c.number, c.seq)
 	if c.frame.Version == codec.Version2 {
@@ -142,6 +143,34 @@ func (c *conn) take() (codec.Frame, bool, error) {
 	return f, n > 0, nil
 }
 
+// lastWords returns why the gateway has closed the connection, if it said so before nothing could be written, else err.
+func (c *conn) lastWords(err error) error {
+	if c.fill() != nil {
+		return err
+	}
+	for {
+		f, more, unreadable := c.take()
+		if !more || unreadable != nil {
+			return err
+		}
+		if _, refused := refusal(&f); refused != nil {
+			return fmt.Errorf("the gateway refuses it: %w", refused)
+		}
+	}
+}
+
+// uncalled returns the error that the gateway sends without being asked, such as to a connection that it has no room for; nil:
+// f is something else.
+func (c *conn) uncalled(f *codec.Frame) error {
+	if f.Version == c.frame.Version && c.inflight() > 0 {
+		return nil
+	}
+	if _, err := refusal(f); err != nil {
+		return fmt.Errorf("the gateway refuses it: %w", err)
+	}
+	return nil
+}
+
 // settle finds the request that f answers and frees its slot. Without one the answer is wrong.
 func (c *conn) settle(f *codec.Frame) (slot, error) {
 	if f.Version != c.frame.Version {
@@ -193,6 +222,12 @@ func (c *conn) check(f *codec.Frame, seq uint64, expect Expect) (Expect, error) 
 	}
 	if expect == ExpectEcho && !bytes.Equal(f.Payload, sent) || expect == ExpectPart && !bytes.Contains(f.Payload, sent) {
 		return expect, fmt.Errorf("connection %d: the answer to request %d has not its payload: %s", c.number, seq, excerpt(f.Payload))
+	}
+	if expect == ExpectOK {
+		if mark, found := c.payload.markIn(f.Payload); found && mark != markOf(c.number, seq) {
+			return expect, fmt.Errorf("connection %d: the answer to request %d is that to request %d of connection %d: %s",
+				c.number, seq, mark&(1<<48-1), mark>>48, excerpt(f.Payload))
+		}
 	}
 	return expect, nil
 }

@@ -19,5 +19,5 @@
 //	PING         the answer is PONG; v2: with the ping's payload
 //	PUBLISH      the answer is RESPONSE_OK
 //	all others   the answer is RESPONSE_OK, and as [Spec.Expect] says it has the request's payload, which
-//	             carries the numbers of connection and request
+//	             carries the numbers of connection and request; one with other numbers is always wrong
 package load

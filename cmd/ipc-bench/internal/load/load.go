@@ -66,7 +66,7 @@ func (l *Load) WarmUp() error {
 		return nil
 	}
 	warm := merge(l.all(phase{startNs: nowNs(), count: l.spec.Warmup}))
-	if warm.failed+warm.wrong > 0 {
+	if warm.firstError != nil {
 		return fmt.Errorf("warm-up: %w", warm.firstError)
 	}
 	return nil
@@ -164,7 +164,7 @@ type Result struct {
 	Failed     int64            // requests that got an error answer, or none
 	Wrong      int64            // answers that were not right, or to nothing that was asked
 	FailedBy   map[string]int64 // Failed by reason: the name of the protocol's error, or "connection lost"
-	FirstError error            // nil: all is well
+	FirstError error            // of a request, or of a connection that was lost without one; nil: all is well
 
 	Active    time.Duration           // the time in which they were sent and answered
 	CPUShare  float64                 // of one CPU, that this process used meanwhile
@@ -184,7 +184,7 @@ func (r *Result) SuccessRate() float64 {
 }
 
 // OK says that every request had its answer, and a right one.
-func (r *Result) OK() bool { return r.Failed == 0 && r.Wrong == 0 && r.Right > 0 && r.Right == r.Sent }
+func (r *Result) OK() bool { return r.FirstError == nil && r.Right > 0 && r.Right == r.Sent }
 
 // Bottleneck says that the client itself kept its threads busy, so that the figures are about the client.
 func (r *Result) Bottleneck() bool { return r.CPUShare > 0.9*float64(r.Spec.Workers) }

@@ -18,7 +18,7 @@ const (
 	ExpectEcho
 	// ExpectPart is anything that has the payload of the request in it.
 	ExpectPart
-	// ExpectOK is anything.
+	// ExpectOK is anything but the payload of another request.
 	ExpectOK
 )
 
@@ -36,8 +36,8 @@ func ParseExpect(name string) (Expect, error) {
 }
 
 const (
-	// LatencyMax is the longest latency that is told from longer ones, and the longest Spec.Timeout.
-	LatencyMax = time.Minute
+	// TimeoutMax is the longest Spec.Timeout.
+	TimeoutMax = time.Minute
 	// WindowMax is how many requests a connection can have in flight.
 	WindowMax = 1 << 16
 	// PayloadBytesMax leaves room for the header and subject of either version.
@@ -62,7 +62,7 @@ type Spec struct {
 	Count    int64         // how many requests are sent, by all connections together; 0: Duration says it
 	Rate     float64       // requests per second, by all connections together; 0: closed loop
 	Warmup   int64         // requests before that, closed loop, which are checked but not counted
-	Timeout  time.Duration // an answer that takes longer has failed, and its connection with it; at most LatencyMax
+	Timeout  time.Duration // an answer that takes longer, from when its request was sent, has failed, and its connection with it; at most TimeoutMax
 }
 
 // Validate returns every problem of s, joined.
@@ -94,6 +94,6 @@ func (s *Spec) Validate() error {
 	check(s.Duration > 0 != (s.Count > 0), "want a duration or a number of requests over 0")
 	check(s.Rate >= 0 && s.Rate <= 1e9, "rate %v: want 0 to 1e9", s.Rate)
 	check(s.Warmup >= 0, "warm-up of %d requests", s.Warmup)
-	check(s.Timeout > 0 && s.Timeout <= LatencyMax, "timeout %v: want over 0, at most %v", s.Timeout, LatencyMax)
+	check(s.Timeout > 0 && s.Timeout <= TimeoutMax, "timeout %v: want over 0, at most %v", s.Timeout, TimeoutMax)
 	return errors.Join(problems...)
 }

@@ -36,16 +36,22 @@ func newTally() *tally {
 	return &tally{byReason: map[string]int64{}, latencies: newHistogram(), late: newHistogram()}
 }
 
-func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, int64(LatencyMax), 3) }
+// latencyRecordedMax is the longest latency that is told from longer ones. In the open loop a request may be late already when
+// it is sent.
+const latencyRecordedMax = time.Hour
+
+func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, int64(latencyRecordedMax), 3) }
 
 func record(h *hdrhistogram.Histogram, ns int64) {
 	// The error would be a value out of range.
-	_ = h.RecordValue(min(max(ns, 1), int64(LatencyMax)))
+	_ = h.RecordValue(min(max(ns, 1), int64(latencyRecordedMax)))
 }
 
 func (t *tally) fail(requests int64, reason string, err error) {
-	t.failed += requests
-	t.byReason[reason] += requests
+	if requests > 0 {
+		t.failed += requests
+		t.byReason[reason] += requests
+	}
 	t.blame(err)
 }
 
@@ -152,7 +158,8 @@ func (w *worker) begin() {
 	}
 	for _, c := range w.conns {
 		for c.dead == nil && len(c.free) > 0 && w.maySend(nowNs()) {
-			w.send(c, nowNs())
+			now := nowNs()
+			w.send(c, now, now)
 		}
 		w.flush(c)
 	}
@@ -166,8 +173,8 @@ func (w *worker) maySend(now int64) bool {
 	return now < w.phase.untilNs
 }
 
-func (w *worker) send(c *conn, fromNs int64) {
-	c.append(fromNs)
+func (w *worker) send(c *conn, fromNs, nowNs int64) {
+	c.append(fromNs, nowNs)
 	w.inflight++
 	w.tally.sent++
 }
@@ -217,7 +224,7 @@ func (w *worker) catchUp(c *conn, now int64) {
 		record(w.tally.late, now-due)
 		c.unsent--
 		c.scheduled++
-		w.send(c, due)
+		w.send(c, due, now)
 	}
 }
 
@@ -227,7 +234,7 @@ func (w *worker) flush(c *conn) {
 		return
 	}
 	if err := c.flush(); err != nil {
-		w.bury(c, err)
+		w.bury(c, c.lastWords(err))
 		return
 	}
 	if blocked := len(c.out) > 0; blocked != c.writeBlocked {
@@ -301,6 +308,10 @@ func (w *worker) serve(c *conn) {
 		if !more {
 			break
 		}
+		if err := c.uncalled(&f); err != nil {
+			w.bury(c, err)
+			return
+		}
 		s, err := c.settle(&f)
 		if err != nil {
 			w.tally.wrong++
@@ -320,7 +331,7 @@ func (w *worker) serve(c *conn) {
 			record(w.tally.latencies, now-s.fromNs)
 		}
 		if w.phase.rate == 0 && w.maySend(now) {
-			w.send(c, now)
+			w.send(c, now, now)
 		}
 	}
 	if w.phase.rate > 0 {
@@ -329,14 +340,15 @@ func (w *worker) serve(c *conn) {
 	w.flush(c)
 }
 
-// giveUpLate gives up the connections with a request that has waited for too long.
+// giveUpLate gives up the connections with a request that has waited for too long since it was sent: that it was sent late is
+// not the gateway's silence.
 func (w *worker) giveUpLate(now int64) {
 	for _, c := range w.conns {
 		if c.dead != nil {
 			continue
 		}
 		for i := range c.slots {
-			if s := &c.slots[i]; s.used && now-s.fromNs > int64(w.spec.Timeout) {
+			if s := &c.slots[i]; s.used && now-s.sentNs > int64(w.spec.Timeout) {
 				w.bury(c, fmt.Errorf("request %d has no answer after %v", s.seq, w.spec.Timeout))
 				break
 			}
