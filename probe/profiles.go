@@ -54,7 +54,7 @@ func (p *profiles) serve(w http.ResponseWriter, r *http.Request) {
 		write(w, "text/plain; charset=utf-8", http.StatusOK, []byte(profilesIndex))
 		return
 	}
-	if err := checkSeconds(r.FormValue("seconds")); err != nil {
+	if err := checkSeconds(name, r.FormValue("seconds")); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
@@ -74,14 +74,18 @@ func (p *profiles) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// checkSeconds tells whether a capture may take so long. Empty text is the default of the profile.
-func checkSeconds(text string) error {
+// checkSeconds tells whether a capture may take so long. Empty text is the default of the profile. net/http/pprof takes a part of
+// a second for a trace only; for the others it would take its default instead.
+func checkSeconds(name, text string) error {
 	if text == "" {
 		return nil
 	}
 	seconds, err := strconv.ParseFloat(text, 64)
+	if err == nil && name != "trace" {
+		_, err = strconv.Atoi(text)
+	}
 	if err != nil || !(seconds > 0 && seconds <= profileMax.Seconds()) {
-		return fmt.Errorf("seconds is %q: want a number over 0, and at most %v", text, profileMax.Seconds())
+		return fmt.Errorf("seconds is %q: want a number over 0, and at most %v; a whole one but for a trace", text, profileMax.Seconds())
 	}
 	return nil
 }

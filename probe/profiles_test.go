@@ -57,6 +57,7 @@ func TestProfiles(t *testing.T) {
 	for path, want := range map[string]int{
 		"cmdline": http.StatusNotFound, "symbol": http.StatusNotFound, "no": http.StatusNotFound, "heap/": http.StatusNotFound,
 		"profile?seconds=x": http.StatusBadRequest, "profile?seconds=0": http.StatusBadRequest, "trace?seconds=NaN": http.StatusBadRequest,
+		"profile?seconds=0.5": http.StatusBadRequest, "allocs?seconds=1.5": http.StatusBadRequest, "mutex?seconds=1e1": http.StatusBadRequest,
 		"profile?seconds=601": http.StatusBadRequest, "mutex?rate=0": http.StatusBadRequest, "block?rate=often": http.StatusBadRequest,
 	} {
 		if a := do(t, server, http.MethodGet, profilesPath+path); a.code != want {
