@@ -26,7 +26,7 @@ type loadFlags struct {
 	Expect  string        `enum:"learn,echo,part,ok" default:"learn" placeholder:"WHAT" help:"Payload of an answer: echo (the request's), part (has the request's in it), ok (anything but that of another request), learn (as the first answer does) [${default}]."`
 	Workers int           `default:"1" placeholder:"N" help:"Threads of the client [${default}]: more, if it says that it was the bottleneck."`
 	JSON    outputFlag    `name:"json" placeholder:"FILE" help:"Also write the result as JSON: as the last line, or with --json=FILE to a file."`
-	HDR     string        `name:"hdr" placeholder:"FILE" help:"Write the whole histogram, in microseconds, in HdrHistogram's text format."`
+	HDR     string        `name:"hdr" placeholder:"FILE" help:"Write the whole histogram, in microseconds, in HdrHistogram's text format: a line for each value that was recorded."`
 }
 
 // types are the values of --type.

@@ -62,7 +62,7 @@ func (a *app) measure(command string, s *load.Spec, f *loadFlags) error {
 	summary := newSummary(command, result, server)
 	writeText(a.stdout, summary, result)
 	if f.HDR != "" {
-		if err := writeHDR(f.HDR, result); err != nil {
+		if err := writeHDR(f.HDR, result.Latencies); err != nil {
 			return err
 		}
 	}

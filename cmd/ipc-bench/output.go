@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -183,19 +182,6 @@ func checked(r *load.Result) string {
 		return "type, " + by + " and payload of every answer: it has the request's in it"
 	}
 	return "type and " + by + " of every answer; their payloads are not the requests'"
-}
-
-// hdrTicks is how many lines a halving of the distance to 100% gets, as in HdrHistogram's own tools.
-const hdrTicks = 5
-
-// writeHDR writes the percentiles, in microseconds.
-func writeHDR(path string, r *load.Result) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = r.Latencies.PercentilesPrint(f, hdrTicks, 1e3)
-	return errors.Join(err, f.Close())
 }
 
 // writeJSON writes one line to a file, or to w without a path.

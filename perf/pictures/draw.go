@@ -127,6 +127,9 @@ func percentilesOf(folder string) ([]*picture, error) {
 	return []*picture{p}, nil
 }
 
+// apart is how far points of a histogram lie apart on the axis, at least: one for each recorded value would be thousands.
+const apart = 1.05
+
 // readHDR reads HdrHistogram's text format up to 99.99%: value, percentile from 0 to 1, and two more numbers.
 func readHDR(path string) (plotter.XYs, error) {
 	text, err := os.ReadFile(path)
@@ -150,7 +153,9 @@ func readHDR(path string) (plotter.XYs, error) {
 		if quantile > quantiles[len(quantiles)-2] || value <= 0 {
 			continue
 		}
-		points = append(points, plotter.XY{X: percentileX(quantile), Y: value})
+		if x := percentileX(quantile); len(points) == 0 || x >= apart*points[len(points)-1].X {
+			points = append(points, plotter.XY{X: x, Y: value})
+		}
 	}
 	if len(points) == 0 {
 		return nil, fmt.Errorf("no percentiles in it")

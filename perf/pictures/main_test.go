@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,5 +101,25 @@ func TestFails(t *testing.T) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Goal: of a histogram with a line for each recorded value as many points are drawn as can be told apart.
+func TestHistogramIsThinned(t *testing.T) {
+	const lines = 10_000
+	var text strings.Builder
+	for i := range lines {
+		fmt.Fprintf(&text, "%12.3f %14.12f %12d %12.2f\n", 1+float64(i), float64(i)/lines, i, lines/float64(lines-i))
+	}
+	path := filepath.Join(t.TempDir(), "latency_64b.hdr")
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	points, err := readHDR(path)
+	if err != nil || len(points) < 100 || len(points) > 200 {
+		t.Fatalf("%d points, %v", len(points), err)
+	}
+	if first, last := points[0], points[len(points)-1]; first.X != 1 || first.Y != 1 || last.X < 9000 {
+		t.Errorf("from %v to %v", first, last)
 	}
 }
