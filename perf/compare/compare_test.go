@@ -17,8 +17,9 @@ func TestRun(t *testing.T) {
 	buildForTest(t, "perf/sockets/sockets.c") // skips without a compiler
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	// 67 connections are more than there are programs with nats.go, and no multiple of them.
 	s := Settings{Sides: AllSides, Repeats: 1, Duration: 100 * time.Millisecond, Cells: append(
-		Cells([]string{KindRequest}, []int{3}, []int{4}, []int{256}),
+		Cells([]string{KindRequest}, []int{3, 67}, []int{4}, []int{256}),
 		append(Cells([]string{KindConnect}, []int{2}, []int{1}, []int{100}),
 			Cells([]string{KindPing, KindPublish, KindPublishAnswered, KindJetStream}, []int{2}, []int{2}, []int{100})...)...)}
 	result, err := Run(t.Context(), s, t.Logf)
@@ -34,9 +35,15 @@ func TestRun(t *testing.T) {
 		}
 		for _, one := range c.Sides {
 			run := one.Runs[0]
+			if run.Connections != c.Connections {
+				t.Errorf("%v, %s: %d connections", c.Cell, one.Name, run.Connections)
+			}
 			waits := !c.publishes() || c.Kind == KindPublishAnswered && one.Name == SideGateway
 			if run.Requests < 10 || run.Seconds < 0.1 || run.AllUs <= 0 || waits != (p50(run) > 0) || (one.Name == SideDirect) != (run.MiddleUs == nil) {
 				t.Errorf("%v, %s: %+v", c.Cell, one.Name, run)
+			}
+			if waits && run.Answers() != run.Requests {
+				t.Errorf("%v, %s: the histogram has %d of %d requests", c.Cell, one.Name, run.Answers(), run.Requests)
 			}
 			if run.MiddleUs != nil && (*run.MiddleUs <= 0 || *run.RSSBytes < 1<<19) {
 				t.Errorf("%v, %s: %v us, %v bytes", c.Cell, one.Name, *run.MiddleUs, *run.RSSBytes)

@@ -3,7 +3,6 @@ package compare
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 )
@@ -48,15 +47,7 @@ func TestInlined(t *testing.T) {
 
 // Goal: the gateway's system calls are counted while it serves, where that can be done, and do not exceed the bounds.
 func TestCountSyscalls(t *testing.T) {
-	buildForTest(t, "perf/sockets/sockets.c") // skips without a compiler
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	s := Settings{Sides: []string{SideGateway}, Cells: []Cell{syscallBounds[0].cell}}
-	r, err := startRig(t.Context(), &s, t.Logf)
-	defer r.stop()
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := startTestRig(t, []string{SideGateway}, []Cell{syscallBounds[0].cell})
 	var result GateResult
 	if err := r.countSyscalls(t.Context(), &result); err != nil {
 		t.Fatal(err)

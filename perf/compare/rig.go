@@ -269,7 +269,7 @@ func (r *rig) directClients(more ...string) func(Cell) (string, []string) {
 			mode, window = "publish", 1
 		}
 		args := r.withBroker("-controlled", "-mode", mode, "-subject", c.subject(), "-programs", strconv.Itoa(programs),
-			"-conns", strconv.Itoa(c.Connections/programs), "-window", strconv.Itoa(window), "-payload", strconv.Itoa(c.Payload))
+			"-conns", strconv.Itoa(c.Connections), "-window", strconv.Itoa(window), "-payload", strconv.Itoa(c.Payload))
 		return "direct", append(args, more...)
 	}
 }

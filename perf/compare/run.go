@@ -88,6 +88,9 @@ func (r *rig) run(ctx context.Context, one *side, c Cell, duration time.Duration
 	if s.Errors > 0 || s.Requests <= 0 || len(s.QuantilesUs) != len(report.Quantiles) {
 		return nil, r.blame(fmt.Errorf("%s: %d requests, %d errors, the first: %s", clients.name, s.Requests, s.Errors, s.FirstError))
 	}
+	if s.Connections != c.Connections {
+		return nil, fmt.Errorf("%s: %d connections, not the %d of %v", clients.name, s.Connections, c.Connections, c)
+	}
 	if err := clients.finish(); err != nil {
 		return nil, r.blame(err)
 	}

@@ -333,6 +333,9 @@ static int report(struct share *shares, int programs, const struct dialog *d) {
            "\"first_error\":\"%s\",\"quantiles_us\":[",
            programs, programs, d->window, (unsigned long long)all.requests, seconds, (double)all.cpu / 1e9, errors, all.error);
     for (size_t i = 0; i < sizeof quantiles / sizeof *quantiles; i++) printf("%s%.3f", i ? "," : "", quantile(&all, latencies, quantiles[i]));
+    printf("],\"histogram_us\":[");
+    for (int i = 0, some = 0; i < BUCKETS; i++)
+        if (all.latencies[i]) printf("%s[%.3f,%u]", some++ ? "," : "", value_of(i) / 1000, all.latencies[i]);
     puts("]}");
     return errors;
 }

@@ -15,12 +15,23 @@ type Report struct {
 	CPUSeconds  float64   `json:"cpu_seconds"`  // used by these programs in that time
 	QuantilesUs []float64 `json:"quantiles_us"` // latencies, microseconds, at Quantiles; all 0 without answers
 
+	HistogramUs [][2]float64 `json:"histogram_us"` // the whole of the latencies: microseconds, exact to two digits, and how many; null without answers
+
 	Errors     int    `json:"errors"`                // programs or connections that ended with a wrong answer or none
 	FirstError string `json:"first_error,omitempty"` // why the first of them did
 }
 
 // Quantiles are the shares of requests, 0 to 1, whose latencies are reported. perf/sockets has them too.
 var Quantiles = []float64{0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1}
+
+// Answers is how many latencies the histogram has.
+func (r *Report) Answers() int64 {
+	var sum float64
+	for _, bar := range r.HistogramUs {
+		sum += bar[1]
+	}
+	return int64(sum)
+}
 
 // PerSecond is the rate.
 func (r *Report) PerSecond() float64 { return float64(r.Requests) / r.Seconds }

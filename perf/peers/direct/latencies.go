@@ -27,6 +27,20 @@ func (l *latencies) quantileUs(percentile float64) float64 {
 	return float64(l.ValueAtPercentile(percentile)) / 1e3
 }
 
+// barsUs are the latencies as report.Report has them: the middle of each bucket, in microseconds, and its count. Two digits are
+// what perf/sockets tells apart, too.
+func (l *latencies) barsUs() [][2]float64 {
+	coarse := hdrhistogram.New(1, l.HighestTrackableValue(), 2)
+	coarse.Merge(l.Histogram)
+	var bars [][2]float64
+	for _, bar := range coarse.Distribution() {
+		if bar.Count > 0 {
+			bars = append(bars, [2]float64{float64(bar.From+bar.To) / 2e3, float64(bar.Count)})
+		}
+	}
+	return bars
+}
+
 // merge adds all of list, of which there is at least one, to the first and returns that.
 func merge(list []*latencies) *latencies {
 	for _, l := range list[1:] {

@@ -29,7 +29,7 @@ type settings struct {
 	subject     string
 	programs    int // processes that make the load; 1: this one
 	program     int // number of this one among them; notOne if it is not one of them
-	connections int // of each program; of connect at the same time
+	connections int // of all programs together; of connect at the same time
 	window      int // requests in flight on each connection; of publish and connect 1
 	payload     int // bytes
 	duration    time.Duration
@@ -49,7 +49,7 @@ func parse(args []string) (*settings, error) {
 	flags.StringVar(&s.subject, "subject", "perf.echo", "subject")
 	flags.IntVar(&s.programs, "programs", 1, "programs, processes of their own, that make the load")
 	flags.IntVar(&s.program, "program", notOne, "be this one of the -programs, from 0, and report to the one that starts them")
-	flags.IntVar(&s.connections, "conns", 1, "connections of each program")
+	flags.IntVar(&s.connections, "conns", 1, "connections of all programs together: where they are no multiple of -programs, some programs have one more")
 	flags.IntVar(&s.window, "window", 1, "requests in flight on each connection")
 	flags.IntVar(&s.payload, "payload", 256, fmt.Sprintf("payload bytes, at least %d", stampBytes))
 	seconds := flags.Float64("seconds", 3, "how long")
@@ -73,8 +73,8 @@ func (s *settings) validate() error {
 		return fmt.Errorf("-programs %d is less than 1", s.programs)
 	case s.program < notOne || s.program >= s.programs:
 		return fmt.Errorf("-program %d is not one of %d", s.program, s.programs)
-	case s.connections < 1:
-		return fmt.Errorf("-conns %d is less than 1", s.connections)
+	case s.connections < s.programs:
+		return fmt.Errorf("-conns %d is less than one for each of %d programs", s.connections, s.programs)
 	case s.window < 1:
 		return fmt.Errorf("-window %d is less than 1", s.window)
 	case (s.mode == "connect" || s.mode == "publish") && s.window != 1:

@@ -25,6 +25,7 @@ type worker interface {
 // team is the connections of this process.
 type team struct {
 	duration  time.Duration
+	opened    int // connections
 	first     int // number of the first worker, among those of all programs
 	conns     []*nats.Conn
 	workers   []worker
@@ -32,15 +33,26 @@ type team struct {
 	outcome   *share // of measure
 }
 
-// connect opens the connections of s and warms them up.
+// mine are the connections of this program: the number of the first one, and how many.
+func (s *settings) mine() (first, connections int) {
+	program, programs := s.program, s.programs
+	if program == notOne {
+		program, programs = 0, 1
+	}
+	first = program * s.connections / programs
+	return first, (program+1)*s.connections/programs - first
+}
+
+// connect opens this program's connections and warms them up.
 func connect(s *settings) (*team, error) {
-	workers := s.connections * s.window
-	t := &team{duration: s.duration, first: max(s.program, 0) * workers, perWorker: newLatencies(workers)}
-	for range s.connections {
+	first, connections := s.mine()
+	t := &team{duration: s.duration, first: first * s.window, perWorker: newLatencies(connections * s.window)}
+	for range connections {
 		if err := t.add(s); err != nil {
 			t.Close()
 			return nil, err
 		}
+		t.opened++
 	}
 	if err := t.warmUp(); err != nil {
 		t.Close()
@@ -106,6 +118,7 @@ func (t *team) measure() error {
 	failures := t.runAll(time.Now().Add(t.duration))
 	t.outcome.CPUNs = readClock(unix.CLOCK_PROCESS_CPUTIME_ID) - cpuBeforeNs
 	t.outcome.EndNs = readClock(unix.CLOCK_MONOTONIC)
+	t.outcome.Connections = t.opened
 	t.outcome.Requests = int64(t.requests()-before) - int64(len(failures))
 	t.outcome.Errors = len(failures)
 	if len(failures) > 0 {

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Goal: three programs of two connections each, numbered apart, make one report.
+// Goal: three programs, of which one has a connection more than the others, all numbered apart, make one report.
 func TestPrograms(t *testing.T) {
 	t.Setenv(asDirect, "1")
 	var (
@@ -41,20 +41,20 @@ func TestPrograms(t *testing.T) {
 		seen[binary.BigEndian.Uint64(b)]++
 		return b
 	})
-	r, err := direct(t, "-nats-url", url, "-programs", "3", "-conns", "2")
+	r, err := direct(t, "-nats-url", url, "-programs", "3", "-conns", "7")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Programs != 3 || r.Connections != 6 || r.Requests < 12 || r.Errors != 0 || r.Seconds < 0.05 || r.CPUSeconds <= 0 || r.Latency(0.5) <= 0 {
+	if r.Programs != 3 || r.Connections != 7 || r.Requests < 14 || r.Errors != 0 || r.Seconds < 0.05 || r.CPUSeconds <= 0 || r.Latency(0.5) <= 0 {
 		t.Fatalf("not believable: %+v", r)
 	}
-	for number := range uint64(6) {
+	for number := range uint64(7) {
 		if seen[number] < 2 {
 			t.Errorf("worker %d made %d requests", number, seen[number])
 		}
 	}
-	if len(seen) != 6 {
-		t.Errorf("%d workers made requests, not 6", len(seen))
+	if len(seen) != 7 {
+		t.Errorf("%d workers made requests, not 7", len(seen))
 	}
 }
 
@@ -68,7 +68,7 @@ func TestProgramsFail(t *testing.T) {
 		}
 		return b
 	})
-	r, err := direct(t, "-nats-url", url, "-programs", "3", "-conns", "1")
+	r, err := direct(t, "-nats-url", url, "-programs", "3", "-conns", "3")
 	const want = "worker 1: request 5: the answer is not what was sent"
 	if err == nil || err.Error() != want || r.Errors != 1 || r.FirstError != want || r.Requests == 0 {
 		t.Errorf("got %v and %+v", err, r)
@@ -94,7 +94,7 @@ func TestSummarize(t *testing.T) {
 			whole.record(d)
 		}
 		text, err := json.Marshal(&share{
-			Requests: int64(1000 * number), StartNs: 5e9 - int64(number), EndNs: 7e9 - 2 - int64(number), CPUNs: 1e9,
+			Requests: int64(1000 * number), StartNs: 5e9 - int64(number), EndNs: 7e9 - 2 - int64(number), CPUNs: 1e9, Connections: number,
 			Errors: number, FirstError: strconv.Itoa(number), Latencies: one,
 		})
 		if err != nil {
@@ -105,14 +105,15 @@ func TestSummarize(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got := summarize(&settings{connections: 2, window: 1}, shares)
+	got := summarize(&settings{connections: 3, window: 1}, shares)
 	if !shares[0].Latencies.Equals(whole.Histogram) {
 		t.Error("the merged latencies are not those that were recorded")
 	}
-	want := &report.Report{Programs: 3, Connections: 6, Window: 1, Requests: 3000, Seconds: 2, CPUSeconds: 3, Errors: 3, FirstError: "2"}
+	want := &report.Report{Programs: 3, Connections: 3, Window: 1, Requests: 3000, Seconds: 2, CPUSeconds: 3, Errors: 3, FirstError: "2"}
 	for _, quantile := range report.Quantiles {
 		want.QuantilesUs = append(want.QuantilesUs, whole.quantileUs(quantile*100))
 	}
+	want.HistogramUs = whole.barsUs()
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v,\nwant %+v", got, want)
 	}
