@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/signal"
 	"runtime"
@@ -15,7 +16,7 @@ import (
 // compareCommand measures the gateway beside its peers.
 type compareCommand struct {
 	Quick       bool       `xor:"size" help:"Less than a minute: shows that all works, its figures are worth little."`
-	Full        bool       `xor:"size" help:"Every combination of 1 to 1024 connections, windows and payloads: an hour."`
+	Full        bool       `xor:"size" help:"Every combination of 1 to 1024 connections, windows and payloads that can be measured: an hour. Which cannot, and why, is said."`
 	Kinds       []string   `placeholder:"KIND" help:"request, connect, ping, publish, publish-answered, jetstream; with it or one of the next three these combinations are measured, and no others."`
 	Connections []int      `short:"t" placeholder:"N" help:"Connections."`
 	Windows     []int      `short:"w" placeholder:"N" help:"Requests in flight on each connection."`
@@ -31,7 +32,7 @@ type compareCommand struct {
 
 // Help is what "compare --help" says before the flags.
 func (c *compareCommand) Help() string {
-	return `Builds and starts all that it needs, so it runs inside the source tree, and needs Go and a C compiler; HAProxy is compared with if it is installed. Every answer is checked: one wrong answer fails the comparison. perf/README.md explains the columns.`
+	return `Builds and starts all that it needs, so it runs inside the source tree, and needs Go and a C compiler; HAProxy is compared with if it is installed. Every answer is checked: one wrong answer fails its combination, and the exit code is 1; the others are measured nevertheless, and Ctrl-C writes what there is. perf/README.md explains the columns.`
 }
 
 // The main goroutine starts the processes of compare, and they are killed when the thread that started them
@@ -80,13 +81,13 @@ func (c *compareCommand) Run(a *app) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	result, err := compare.Run(ctx, s, a.progress)
-	if err != nil {
-		return err
+	result, failed := compare.Run(ctx, s, a.progress)
+	if result == nil {
+		return failed
 	}
 	result.Write(a.stdout)
 	if !c.JSON.wanted {
-		return nil
+		return failed
 	}
-	return writeJSON(a.stdout, c.JSON.path, result)
+	return errors.Join(failed, writeJSON(a.stdout, c.JSON.path, result))
 }

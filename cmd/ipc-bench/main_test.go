@@ -266,7 +266,11 @@ func TestSummary(t *testing.T) {
 	}
 	const compared = `{"settings":{"repeats":1},"results":[{"kind":"ping","connections":2,"window":1,"sides":[
 		{"name":"gateway","runs":[{"requests":200,"seconds":1,"quantiles_us":[1,1,1,1,1,1,1,1,1,1,1,1,1]}]},
-		{"name":"echo","runs":[{"requests":400,"seconds":1,"quantiles_us":[1,1,1,1,1,1,1,1,1,1,1,1,1]}]}]}]}`
+		{"name":"echo","runs":[{"requests":400,"seconds":1,"quantiles_us":[1,1,1,1,1,1,1,1,1,1,1,1,1]}]}]},
+		{"kind":"ping","connections":16,"window":1,"sides":[
+		{"name":"gateway","runs":[{"requests":200,"seconds":1,"middle_us":1,"others_cpus":1,"quantiles_us":[1,1,1,1,1,1,1,1,1,1,1,1,1]}]},
+		{"name":"echo","runs":[{"requests":400,"seconds":1,"middle_us":2,"others_cpus":1,"quantiles_us":[1,1,1,1,1,1,1,1,1,1,1,1,1]}]}]}],
+		"left_out":["haproxy is not installed"],"failed":["ping 9 x 9: no answer"]}`
 	for name, text := range map[string]string{"compare.json": compared, "rate.svg": "<svg/>"} {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -279,7 +283,8 @@ func TestSummary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"## Throughput", "## Latency, one", "## Latency, sent by the clock", "| TASK_SUBMIT v1 | 2 x 1 |", "| ping 2 x 1 | gateway | 200 |", "|  | echo | 400 | 0.50x |", "![rate.svg](rate.svg)"} {
+	for _, want := range []string{"## Throughput", "## Latency, one", "## Latency, sent by the clock", "| TASK_SUBMIT v1 | 2 x 1 |", "p99.9 us", "| ping 2 x 1 | gateway | 200 ±0% |", "|  | echo | 400 ±0% |", "| 0.50x | 0.50..0.50 |", "NOT QUIET", "- haproxy is not installed", "- ping 9 x 9: no answer",
+		"### Goals", "| ping 16 x 1, CPU against echo | at most 1.25x | 0.500x | reached |", "![rate.svg](rate.svg)"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}

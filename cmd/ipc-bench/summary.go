@@ -95,7 +95,6 @@ func (c *summaryCommand) writeComparison(w io.Writer) error {
 	}
 	fmt.Fprint(w, "\n## The gateway beside its peers\n\n")
 	result.WriteMarkdown(w)
-	fmt.Fprint(w, "\nAll figures, how far the runs lie apart, and the goals are in compare.txt.\n")
 	return nil
 }
 

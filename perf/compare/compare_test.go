@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,8 +113,8 @@ func TestTable(t *testing.T) {
 	r.Write(&out)
 	for _, want := range []string{
 		`left out: haproxy is not installed`,
-		`16 x 1, 256 B +gateway +30000 +33% +50\.0 +50\.0 +0% .* 10\.00 +0% `,
-		` direct +10000 +150% +100\.0 .* - +- .* 3\.00x +1\.00\.\.3\.00`,
+		`16 x 1, 256 B +gateway +30000 +33% +50\.0 +0% +50\.0 +0% +50\.0 +0% +10\.00 +0% `,
+		` direct +10000 +150% +100\.0 +0% .* - +- .* 3\.00x +1\.00\.\.3\.00`,
 		`NOT QUIET`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
@@ -152,9 +153,28 @@ func TestPlans(t *testing.T) {
 	for name, plan := range map[string]struct {
 		s   Settings
 		max time.Duration
-	}{"default": {Default(), 8 * time.Minute}, "quick": {Quick(), 45 * time.Second}, "full": {Full(), 75 * time.Minute}} {
+	}{"default": {Default(), 7*time.Minute + 30*time.Second}, "quick": {Quick(), 45 * time.Second}, "full": {Full(), 50 * time.Minute}} {
 		if err := plan.s.Validate(); err != nil || plan.s.Estimate() > plan.max {
 			t.Errorf("%s: %v, %v", name, plan.s.Estimate(), err)
+		}
+	}
+	for _, name := range []string{"default", "quick"} {
+		s := Default()
+		if name == "quick" {
+			s = Quick()
+		}
+		if leftOut := s.fit(); len(leftOut) > 0 {
+			t.Errorf("%s: left out: %v", name, leftOut)
+		}
+	}
+	full := Full()
+	leftOut := full.fit()
+	if len(leftOut) != 3 || !strings.HasPrefix(leftOut[0], "request 256 x 16, 65536 B: 256 MiB in flight") || !strings.HasPrefix(leftOut[2], "publish-answered 1024 x 16, 65536 B: ") {
+		t.Errorf("full: left out: %q", leftOut)
+	}
+	for _, c := range []Cell{{KindRequest, 64, 16, 64 << 10}, {KindRequest, 1024, 1, 64 << 10}, {KindRequest, 1024, 16, 1 << 10}, {KindPublish, 1024, 16, 64 << 10}} {
+		if !slices.Contains(full.Cells, c) {
+			t.Errorf("full has no %v", c)
 		}
 	}
 	bad := Settings{Repeats: 0, Duration: time.Hour, Loops: -1, Sides: []string{"python"}, Cells: []Cell{{"soak", 0, 0, 0}, {KindRequest, 5000, 2000, 15}}}

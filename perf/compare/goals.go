@@ -98,28 +98,47 @@ func (g *goal) judge(r *Result) (got float64, reached, measured bool) {
 	return got, got <= g.limit(r), true
 }
 
-// writeGoals writes those that were measured. They say nothing about the exit code.
-func (r *Result) writeGoals(w io.Writer) {
-	first := true
+// judgement is a goal beside what was measured, in words.
+type judgement struct{ what, bound, got, verdict string }
+
+// judged are the goals that were measured.
+func (r *Result) judged() []judgement {
+	var all []judgement
 	for _, g := range goals {
 		got, reached, measured := g.judge(r)
 		if !measured {
 			continue
 		}
-		if first {
-			fmt.Fprintln(w, "\ngoals")
-			first = false
-		}
-		verdict, bound, against := "NOT REACHED", "at most", ""
-		if reached {
-			verdict = "reached"
+		j := judgement{
+			what:    fmt.Sprintf("%s %d x %d, %s", g.kind, g.connections, g.window, g.what),
+			bound:   fmt.Sprintf("at most %g%s", g.limit(r), g.unit),
+			got:     fmt.Sprintf("%.3f%s", got, g.unit),
+			verdict: verdictOf(reached),
 		}
 		if g.atLeast {
-			bound = "at least"
+			j.bound = fmt.Sprintf("at least %g%s", g.limit(r), g.unit)
 		}
 		if g.side != "" {
-			against = " against " + g.side
+			j.what += " against " + g.side
 		}
-		fmt.Fprintf(w, "  %-11s  %s %d x %d, %s%s: %.3f%s, goal %s %g%s\n", verdict, g.kind, g.connections, g.window, g.what, against, got, g.unit, bound, g.limit(r), g.unit)
+		all = append(all, j)
+	}
+	return all
+}
+
+func verdictOf(reached bool) string {
+	if reached {
+		return "reached"
+	}
+	return "NOT REACHED"
+}
+
+// writeGoals writes those that were measured. They say nothing about the exit code.
+func (r *Result) writeGoals(w io.Writer) {
+	for i, j := range r.judged() {
+		if i == 0 {
+			fmt.Fprintln(w, "\ngoals")
+		}
+		fmt.Fprintf(w, "  %-11s  %s: %s, goal %s\n", j.verdict, j.what, j.got, j.bound)
 	}
 }

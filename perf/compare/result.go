@@ -12,8 +12,9 @@ type Result struct {
 	Started  time.Time     `json:"started"`
 	Machine  string        `json:"machine"`
 	Settings Settings      `json:"settings"`
-	LeftOut  []string      `json:"left_out,omitempty"` // why some sides did not take part
+	LeftOut  []string      `json:"left_out,omitempty"` // why some sides and cells did not take part
 	Cells    []*CellResult `json:"results"`
+	Failed   []string      `json:"failed,omitempty"` // cells without a result, and why: a failed run, or an interruption
 }
 
 // CellResult is what all sides did in one cell.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -224,7 +225,10 @@ func (s *Sample) evaluate(one *side, before, after *snapshot) {
 	s.StolenCPUs = float64(after.machine.Stolen-before.machine.Stolen) / float64(wall)
 }
 
-// Run compares and returns what was measured. progress tells how far it is.
+// errIncomplete says that some cells have no result, after the result has said which.
+var errIncomplete = errors.New("not everything was measured")
+
+// Run compares and returns what was measured: with an error too, if anything was. progress tells how far it is.
 //
 // REQUIRES: on the main thread, since the processes end with the thread that started them.
 func Run(ctx context.Context, s Settings, progress func(format string, args ...any)) (*Result, error) {
@@ -234,23 +238,30 @@ func Run(ctx context.Context, s Settings, progress func(format string, args ...a
 	ctx, cancel := context.WithTimeout(ctx, buildTimeout+s.Estimate()*3)
 	defer cancel()
 	progress("building, then about %v of runs", s.Estimate().Round(time.Second))
+	leftOut := s.fit()
 	result := newResult(s)
 	r, err := startRig(ctx, &s, progress)
 	defer r.stop()
 	if err != nil {
 		return nil, err
 	}
-	result.LeftOut = r.leftOut
-	for _, c := range s.Cells {
+	result.LeftOut = slices.Concat(r.leftOut, leftOut)
+	for i, c := range s.Cells {
 		measured, err := r.compare(ctx, &s, c)
 		if ctx.Err() != nil {
-			return nil, errors.Join(errors.New("interrupted"), ctx.Err())
+			result.Failed = append(result.Failed, fmt.Sprintf("%v and %d after it: interrupted", c, len(s.Cells)-i-1))
+			return result, errors.Join(errIncomplete, ctx.Err())
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%v: %w", c, err)
+			result.Failed = append(result.Failed, fmt.Sprintf("%v: %v", c, err))
+			progress("FAILED %v: %v", c, err)
+			continue
 		}
 		result.Cells = append(result.Cells, measured)
 		progress("%v", measured)
+	}
+	if len(result.Failed) > 0 {
+		return result, errIncomplete
 	}
 	return result, nil
 }

@@ -44,12 +44,15 @@ var columns = []column{
 }
 
 // spreadOf are the columns that say how far the runs lie apart.
-var spreadOf = []string{"req/s", "p99 us", "middle us/req"}
+var spreadOf = []string{"req/s", "p50 us", "p99 us", "p99.9 us", "middle us/req"}
 
 // Write writes the tables, what else the machine did, and the goals.
 func (r *Result) Write(w io.Writer) {
 	r.writeTables(w)
 	r.writeGoals(w)
+	for _, why := range r.Failed {
+		fmt.Fprintf(w, "\nFAILED: %s\n", why)
+	}
 }
 
 func (r *Result) writeTables(w io.Writer) {
@@ -83,25 +86,74 @@ var titles = map[string]string{
 	KindJetStream:       "publish to a stream, and its acknowledgement, against nats.go's asynchronous publish with as many outstanding",
 }
 
-// WriteMarkdown writes an overview: a side in each row, with its medians.
+// WriteMarkdown writes the same as Write: a side in each row, with its medians and how far its runs lie apart.
 func (r *Result) WriteMarkdown(w io.Writer) {
-	fmt.Fprintf(w, "Medians of %d runs of %v each, in turns.\n\n", r.Settings.Repeats, r.Settings.Duration)
-	fmt.Fprintln(w, "| | side | req/s | gateway/it | p50 us | p99 us | CPU us/req | RSS MiB | mallocs/req |")
-	fmt.Fprintln(w, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+	fmt.Fprintf(w, "Medians of %d runs of %v each, in turns. ± is half of what lies between the least and the greatest run.\n", r.Settings.Repeats, r.Settings.Duration)
+	r.writeNoise(w)
+	if len(r.Cells) > 0 {
+		head := []string{"", "side"}
+		for _, c := range columns {
+			head = append(head, c.head)
+		}
+		fmt.Fprintf(w, "\n| %s | gateway/it | min..max |\n", strings.Join(head, " | "))
+		fmt.Fprintf(w, "| --- | --- |%s\n", strings.Repeat(" ---: |", len(columns)+2))
+	}
 	for _, c := range r.Cells {
-		gateway := c.side(SideGateway)
-		for i, s := range c.Sides {
-			name, ratio := "", ""
+		for i, row := range c.markdownRows() {
 			if i == 0 {
-				name = c.Cell.String()
+				row[0] = c.Cell.String()
 			}
-			if gateway != nil && s != gateway {
-				ratio = fmt.Sprintf("%.2fx", compare(gateway.values(perSecond), s.values(perSecond)).medians)
-			}
-			fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", name, s.Name, number(s.median(perSecond), 0), ratio,
-				number(s.median(p50), 1), number(s.median(p99), 1), number(s.median(middleUs), 2), number(s.median(rssMiB), 1), number(s.median(mallocs), 4))
+			fmt.Fprintf(w, "| %s |\n", strings.Join(row, " | "))
 		}
 	}
+	writeList(w, "Left out", r.LeftOut)
+	writeList(w, "Failed", r.Failed)
+	if judged := r.judged(); len(judged) > 0 {
+		fmt.Fprint(w, "\n### Goals\n\n| goal | | measured | |\n| --- | --- | ---: | --- |\n")
+		for _, g := range judged {
+			fmt.Fprintf(w, "| %s | %s | %s | %s |\n", g.what, g.bound, g.got, g.verdict)
+		}
+	}
+}
+
+// writeList writes a paragraph with a list, if there is anything to list.
+func writeList(w io.Writer, title string, list []string) {
+	if len(list) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%s:\n\n", title)
+	for _, one := range list {
+		fmt.Fprintf(w, "- %s\n", strings.ReplaceAll(one, "\n", " "))
+	}
+}
+
+// markdownRows are the rows of a cell with the spread beside the medians, in the same field.
+func (c *CellResult) markdownRows() [][]string {
+	var rows [][]string
+	gateway := c.side(SideGateway)
+	for _, s := range c.Sides {
+		row := []string{"", s.Name}
+		for _, col := range columns {
+			values := s.values(col.value)
+			text := number(median(values), col.decimals)
+			if slices.Contains(spreadOf, col.head) && text != "-" {
+				text += " ±" + spread(values)
+			}
+			row = append(row, text)
+		}
+		rows = append(rows, append(row, beside(gateway, s)...))
+	}
+	return rows
+}
+
+// beside compares the rate of a side with the gateway's: the ratio, and those of runs made one after the other. Of the gateway
+// itself both are empty.
+func beside(gateway, s *SideResult) []string {
+	if gateway == nil || s == gateway {
+		return []string{"", ""}
+	}
+	ratio := compare(gateway.values(perSecond), s.values(perSecond))
+	return []string{fmt.Sprintf("%.2fx", ratio.medians), fmt.Sprintf("%.2f..%.2f", ratio.min, ratio.max)}
 }
 
 func heads() []string {
@@ -132,13 +184,7 @@ func (c *CellResult) rows() [][]string {
 				row = append(row, spread(values))
 			}
 		}
-		if gateway != nil && s != gateway {
-			ratio := compare(gateway.values(perSecond), s.values(perSecond))
-			row = append(row, fmt.Sprintf("%.2fx", ratio.medians), fmt.Sprintf("%.2f..%.2f", ratio.min, ratio.max))
-		} else {
-			row = append(row, "", "")
-		}
-		rows = append(rows, row)
+		rows = append(rows, append(row, beside(gateway, s)...))
 	}
 	return rows
 }
