@@ -21,6 +21,7 @@ type cli struct {
 	Throughput throughputCommand `cmd:"" help:"Send requests for some time on several connections and tell how many were answered."`
 	Latency    latencyCommand    `cmd:"" help:"Send a number of requests one after another and tell how long each took."`
 	Compare    compareCommand    `cmd:"" help:"Measure the gateway beside other ways to NATS, in turns, in one go."`
+	Goals      goalsCommand      `cmd:"" help:"Measure the gateway alone for its goals: garbage, memory, idle clients, flat costs, loops."`
 	Fairness   fairnessCommand   `cmd:"" help:"Tell what one hostile client does to the others."`
 	Hostile    hostileCommand    `cmd:"" hidden:"" help:"Be the hostile client of fairness."`
 	Gate       gateCommand       `cmd:"" help:"Check what is exact about the gateway: mallocs, system calls, inlining."`

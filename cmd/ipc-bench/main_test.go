@@ -198,6 +198,7 @@ func TestExitCodes(t *testing.T) {
 	for _, args := range []string{
 		"", "soak", "throughput -t 0", "throughput -d x", "throughput -d 0", "latency -n 0", "latency -v 3", "latency --type request",
 		"latency --type ping -v 1 -p 10", "latency --expect all", "latency more", "throughput --timeout 2m", "throughput -S a -v 1",
+		"goals --only soul", "goals --rate -1",
 	} {
 		if _, stderr, code := bench(strings.Fields(args)...); code != tool.ExitUsage || !strings.Contains(stderr, "ipc-bench: ") {
 			t.Errorf("%q: exit code %d, %s", args, code, stderr)

@@ -153,7 +153,8 @@ func (r *rig) withBroker(args ...string) []string { return append(slices.Clone(r
 // gatewayConfig is what no flag can say: where a stream takes what is published.
 const gatewayConfig = "routes: {publish: {jetstream: [" + stored + "]}}\n"
 
-func (r *rig) startGateway(ctx context.Context, s *Settings, one *side, binary string) (err error) {
+// startGateway starts a gateway with its defaults, and these flags.
+func (r *rig) startGateway(ctx context.Context, s *Settings, one *side, binary string, flags ...string) (err error) {
 	address, err := freeAddress()
 	if err != nil {
 		return err
@@ -166,6 +167,7 @@ func (r *rig) startGateway(ctx context.Context, s *Settings, one *side, binary s
 	if s.Loops > 0 {
 		args = append(args, "--loops", strconv.Itoa(s.Loops))
 	}
+	args = append(args, flags...)
 	one.clients = r.socketClients(one.name)
 	if one.middle, err = r.start(ctx, one.name, binary, args...); err != nil {
 		return err
