@@ -1,12 +1,10 @@
 package compare
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os/exec"
 	"regexp"
-	"strconv"
 	"strings"
 )
 
@@ -54,29 +52,4 @@ func notInlined(folder string, names []string, output string) *Check {
 		check.Name += ", or have another name now: " + strings.Join(missing, ", ")
 	}
 	return check
-}
-
-// parseStrace adds up the calls of a summary of strace -c by kind: lines of % time, seconds, usecs/call, calls, errors (or
-// nothing), name.
-func parseStrace(text string) (map[string]float64, error) {
-	counts := map[string]float64{}
-	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 5 {
-			continue
-		}
-		kind := syscalls[fields[len(fields)-1]]
-		if kind == "" {
-			continue
-		}
-		calls, err := strconv.ParseFloat(fields[3], 64)
-		if err != nil {
-			return nil, fmt.Errorf("strace says %q: %w", lines.Text(), err)
-		}
-		counts[kind] += calls
-	}
-	if len(counts) == 0 {
-		return nil, fmt.Errorf("strace has counted nothing: %q", text)
-	}
-	return counts, nil
 }
