@@ -49,12 +49,32 @@ func TestCapture(t *testing.T) {
 			t.Errorf("%s: %v, or no %q", name, err, part)
 		}
 	}
-	for tool, results := range map[string][]string{"perf": {"perf.svg", "perf.txt", "perf-stat.txt"}, "dot": {"cpu-graph.svg"}} {
-		for _, name := range results {
-			if _, err := os.Stat(filepath.Join(out, name)); err != nil && !strings.Contains(output, "not here:") {
-				t.Errorf("neither %s nor a word that %s cannot do it: %s", name, tool, output)
+	// Each tool that is here has done its part, or has tried and says why it could not; one that is not here is named.
+	for _, test := range []struct {
+		tool, absent, refused string
+		results               []string
+	}{
+		{"perf", "not here: perf: ", "not here: perf record: ", []string{"perf.svg", "perf.txt", "perf-stat.txt"}},
+		{"dot", "not here: graphviz: ", "", []string{"cpu-graph.svg"}},
+	} {
+		_, err := exec.LookPath(test.tool)
+		here := err == nil
+		if here == strings.Contains(output, test.absent) {
+			t.Errorf("%s is here: %v", test.tool, here)
+		}
+		for _, name := range test.results {
+			text, err := os.ReadFile(filepath.Join(out, name))
+			refused := test.refused != "" && strings.Contains(output, test.refused)
+			if here && !refused && (err != nil || len(text) == 0) {
+				t.Errorf("%s is here, and not %s: %v", test.tool, name, err)
 			}
 		}
+	}
+	_, noPerf := exec.LookPath("perf")
+	_, noStrace := exec.LookPath("strace")
+	calls, err := os.ReadFile(filepath.Join(out, "syscalls.txt"))
+	if refused := strings.Contains(output, "not here: system calls by kind"); refused != (err != nil) || !refused && !strings.Contains(string(calls), "read") {
+		t.Errorf("system calls: perf: %v, strace: %v, %v: %s", noPerf, noStrace, err, calls)
 	}
 	if t.Failed() {
 		t.Log(output)

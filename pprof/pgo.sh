@@ -4,6 +4,7 @@
 #
 #   pprof/pgo.sh              # record cmd/ipc-gateway/default.pgo, a minute and a half
 #   pprof/pgo.sh --measure    # compare the gateway built with it and without, in turns, 4 minutes
+#   pprof/pgo.sh --try FILE   # record a second of each load into FILE: does it work?
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=lib.sh
@@ -42,9 +43,14 @@ measure() {
 
 case "${1:-}" in
 "") record ;;
+--try)
+    [ $# -eq 2 ] || { echo "--try needs a file" >&2; exit 2; }
+    profile=$2 seconds=1
+    record
+    ;;
 --measure) measure ;;
 *)
-    sed -n '5,6s/^# *//p' pprof/pgo.sh >&2
+    sed -n '5,7s/^# *//p' pprof/pgo.sh >&2
     exit 2
     ;;
 esac

@@ -25,7 +25,7 @@ func allocationTests(ctx context.Context, root string) []*Check {
 // allocationCheck reads what go test -v says of the tests of a package.
 func allocationCheck(folder, output string, failed error) *Check {
 	passed := strings.Count(output, "\n--- PASS: ")
-	check := &Check{Name: fmt.Sprintf("tests of %s that count allocations, of %d, that fail", folder, passed+strings.Count(output, "\n--- FAIL: ")),
+	check := &Check{Name: fmt.Sprintf("tests of %s that count allocations and fail, of %d", folder, passed+strings.Count(output, "\n--- FAIL: ")),
 		Got: float64(strings.Count(output, "\n--- FAIL: "))}
 	if failed != nil && check.Got == 0 || failed == nil && passed == 0 {
 		check.Name += fmt.Sprintf(": go test could not run them (%v)", failed)

@@ -148,6 +148,52 @@ func TestGoals(t *testing.T) {
 	}
 }
 
+// Goal: the goals of every kind are judged, each by its own figure and against its own peer: just reached with its bound,
+// and not reached with a little less.
+func TestGoalsOfAllKinds(t *testing.T) {
+	const little = 0.99
+	for _, g := range goals {
+		for _, tls := range []bool{false, true} {
+			r := &Result{Settings: Settings{TLS: tls}}
+			bound := g.limit(r)
+			if (bound != g.bound) != (tls && g.kind == KindConnect) {
+				t.Errorf("%+v: the bound is %v with TLS: %v", g, bound, tls)
+			}
+			for _, reached := range []bool{true, false} {
+				ours := bound
+				if reached != g.atLeast {
+					ours *= little
+				} else {
+					ours /= little
+				}
+				peer := sampleOf(1, 1, 1)
+				if g.difference {
+					ours++
+				}
+				gateway := sampleOf(ours, ours, ours)
+				gateway.Requests, gateway.Seconds = 1, 1/ours
+				gateway.Mallocs, gateway.RSSBytes = new(ours), new(ours*(1<<20))
+				c := &CellResult{Cell: Cell{g.kind, g.connections, g.window, goalPayload}, Sides: []*SideResult{{SideGateway, []*Sample{gateway}}}}
+				if g.kind == KindPing {
+					c.Payload = 0
+				}
+				if g.side != "" {
+					c.Sides = append(c.Sides, &SideResult{g.side, []*Sample{peer}})
+				}
+				r.Cells = []*CellResult{c}
+				if got, is, measured := g.judge(r); is != reached || !measured {
+					t.Errorf("%s %d x %d %s against %q: %v is reached: %v, want %v", g.kind, g.connections, g.window, g.what, g.side, got, is, reached)
+				}
+			}
+		}
+	}
+	for _, kind := range []string{KindRequest, KindConnect, KindPing, KindPublish, KindPublishAnswered, KindJetStream} {
+		if !slices.ContainsFunc(goals, func(g goal) bool { return g.kind == kind }) {
+			t.Errorf("no goal of the kind %s", kind)
+		}
+	}
+}
+
 // Goal: the plans are valid and take as long as is said of them.
 func TestPlans(t *testing.T) {
 	for name, plan := range map[string]struct {

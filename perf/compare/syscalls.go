@@ -22,7 +22,7 @@ var syscallBounds = []struct {
 }{
 	{Cell{KindPing, 1, 1, 0}, map[string]float64{"read": 1.1, "write": 1.1, "wait": 1.1, "futex": 0.3, "all": 6}},
 	{Cell{KindPing, 16, 1, 0}, map[string]float64{"read": 1.1, "write": 1.1, "wait": 0.3, "futex": 0.2, "all": 4}},
-	{Cell{KindRequest, 1, 1, 256}, map[string]float64{"read": 2.2, "write": 2.2, "wait": 2.2, "futex": 1, "all": 12}},
+	{Cell{KindRequest, 1, 1, 256}, map[string]float64{"read": 2.2, "write": 2.2, "wait": 2.2, "futex": 3, "all": 15}},
 	{Cell{KindRequest, 16, 1, 256}, map[string]float64{"read": 1.5, "write": 1.5, "wait": 0.6, "futex": 0.3, "all": 5}},
 }
 
