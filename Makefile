@@ -68,18 +68,22 @@ lint: ## gofmt, go vet, golangci-lint (the linters are named in .golangci.yml)
 	go run $(GOLANGCI_LINT) run
 
 .PHONY: bench
-bench: ## measure the gateway beside its peers, 6 minutes (BENCH_FLAGS=--quick: half a minute)
+bench: ## measure the gateway beside its peers, 7 minutes (BENCH_FLAGS=--quick: half a minute)
 	go run ./cmd/ipc-bench compare $(BENCH_FLAGS)
+
+.PHONY: goals
+goals: ## measure the gateway alone for its goals, 4 minutes (BENCH_FLAGS=--quick: less than one)
+	go run ./cmd/ipc-bench goals $(BENCH_FLAGS)
 
 # The commit that bench-gate compares with: BASE=main on a branch.
 BASE ?= HEAD~1
 
 .PHONY: bench-gate
-bench-gate: ## check mallocs, system calls and inlining; compare with BASE for information
+bench-gate: ## check allocations, system calls and inlining; compare with BASE for information
 	go run ./cmd/ipc-bench gate --base $(BASE)
 
 .PHONY: perf
-perf: ## the whole benchmark suite, into results/, 8 minutes (BENCH_FLAGS=--quick: half a minute)
+perf: ## the whole benchmark suite, into results/, 9 minutes (BENCH_FLAGS=--quick: less than one)
 	perf/run_benchmarks.sh $(BENCH_FLAGS)
 
 .PHONY: profile
