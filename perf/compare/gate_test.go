@@ -101,7 +101,7 @@ func TestGateBounds(t *testing.T) {
 				if c.Skipped != "" {
 					t.Skip(c.Skipped)
 				}
-				if !c.Passed() || strings.Contains(c.Name, "read") && c.Got < 0.9 {
+				if !c.Passed() || strings.Contains(c.Name, ", read,") && c.Got < 0.3 {
 					t.Error(c)
 				}
 			}

@@ -14,7 +14,7 @@ var hot = map[string][]string{
 	"./codec":    {"FrameBytes", "AppendHeaderV1"},
 	"./pool":     {"(*Counts).Acquired", "(*Counts).Released", "Handle.Index", "Handle.generation"},
 	"./upstream": {"(*Link).Ready", "(*Link).Pending", "(*Link).PendingBytes", "MessageBytes", "appendSize", "appendToken", "parseToken"},
-	"./engine":   {"(*loop).readClock", "(*loop).turnOf", "(*session).waitsForAnswers", "fits", "(*loop).outBuffer", "(*loop).touch", "(*localBudget).take", "(*localBudget).give", "(*idSet).bucket", "latencyBucket", "outcomeOf"},
+	"./engine":   {"(*loop).readClock", "(*loop).turnOf", "(*session).waitsForAnswers", "fits", "(*loop).outBuffer", "(*loop).touch", "(*localBudget).take", "(*localBudget).give", "(*idSet).hash", "(*loop).keyOf", "latencyBucket", "outcomeOf"},
 }
 
 // inlinable finds the functions that the compiler can inline in what -gcflags=-m prints.
