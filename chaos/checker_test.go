@@ -29,12 +29,14 @@ func TestVerdicts(t *testing.T) {
 		{publishV2, fine, 0, 0, ""}, // NATS may lose it
 		{durableV2, fine, 0, 1, ""},
 		{durableV2, failed, 0, 1, ""},
+		{durableV2, refused, 0, 0, ""},
 		{pingV1, fine, 0, 0, ""},
 		{requestV2, waits, 0, 0, "never answered"},
 		{requestV2, fine, 0, 0, "never executed"},
 		{submitV1, fine, 0, 0, "never executed"},
 		{submitV1, unsent, 1, 0, "sent:false"},
 		{durableV2, unsent, 0, 1, "sent:false"},
+		{durableV2, refused, 0, 1, "the stream refused it"},
 		{publishV2, torn, 1, 0, "never complete"},
 		{requestV2, unknown, 2, 0, "executed 2 times"},
 		{durableV2, fine, 0, 0, "acknowledged and is not stored"},
@@ -140,6 +142,15 @@ func TestClientsFindLies(t *testing.T) {
 			_, err := conn.Write(codec.AppendFrame(nil, &answer))
 			return err == nil
 		}, "no reason for"},
+		{"an error of JetStream that is no outcome", func(conn net.Conn, f *codec.Frame) bool {
+			if len(f.Headers) == 0 || f.Type != codec.TypePublish {
+				return truth(conn, f)
+			}
+			answer := codec.Frame{Version: f.Version, Type: codec.TypeResponseError, CorrelationID: f.CorrelationID}
+			answer.Payload = codec.AppendServiceError(nil, []byte("10158"), []byte("duplicate message id is in process"))
+			_, err := conn.Write(codec.AppendFrame(nil, &answer))
+			return err == nil
+		}, "does not say that the message is not stored"},
 		{"no protocol", func(conn net.Conn, _ *codec.Frame) bool {
 			_, err := conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
 			return err == nil

@@ -21,7 +21,7 @@
 //   - RESPONSE_OK has what the responder sent, and the responder has seen the request.
 //   - What was answered with sent:false, and a frame that was never completed, was never executed or stored.
 //   - No request is executed twice.
-//   - A message that JetStream has acknowledged is stored once; no message is stored twice.
+//   - A message that JetStream has acknowledged is stored once, one that it has refused is not; no message is stored twice.
 //   - A connection ends only if its client, or a fault, ended it; a gateway that was killed is replaced at its path.
 //   - Once the faults are over, requests of each kind succeed again.
 //   - Then nothing is left: no connection, nothing in flight, slots and buffers all released, and goroutines,

@@ -35,6 +35,7 @@ const (
 	waits   outcome = iota // not answered yet
 	fine                   // RESPONSE_OK or PONG
 	failed                 // an error with sent:true
+	refused                // SERVICE_ERROR of a stream: not stored
 	unsent                 // an error with sent:false
 	unknown                // its connection ended before the answer
 	torn                   // its frame was never completed
@@ -42,7 +43,7 @@ const (
 )
 
 func (o outcome) String() string {
-	return [outcomes]string{"waiting", "ok", "failed, sent:true", "failed, sent:false", "unknown", "never complete"}[o]
+	return [outcomes]string{"waiting", "ok", "failed, sent:true", "refused by the stream", "failed, sent:false", "unknown", "never complete"}[o]
 }
 
 // record is the history of a request.
@@ -114,6 +115,12 @@ func (h *history) end(r *record, o outcome, answer string) {
 	h.tally.ended[o]++
 }
 
+// streamRefusals are the errors of JetStream that a publisher may be told here. Each says that the message is not stored.
+var streamRefusals = map[string]bool{
+	"10023": true, // insufficient resources: a server's limit
+	"10167": true, // too many requests: a server that was frozen has got too much at once
+}
+
 // fail notes the error that r was answered with. A client that does nothing wrong gets only some of them.
 func (h *history) fail(r *record, payload []byte) {
 	info, err := codec.ParseError(payload)
@@ -121,19 +128,24 @@ func (h *history) fail(r *record, payload []byte) {
 		h.problem(r, "an error that cannot be read: %q", payload)
 		return
 	}
-	o := failed
-	if !info.Sent {
+	o, name := failed, info.Name
+	switch {
+	case !info.Sent:
 		o = unsent
+	case codec.ErrorCode(info.Code) == codec.CodeServiceError:
+		o, name = refused, fmt.Sprint(name, " ", info.ServiceCode)
 	}
-	h.end(r, o, info.Name+": "+info.Message)
+	h.end(r, o, name+": "+info.Message)
 	h.mu.Lock()
-	h.tally.errors[fmt.Sprintf("%s, sent:%v", info.Name, info.Sent)]++
+	h.tally.errors[fmt.Sprintf("%s, sent:%v", name, info.Sent)]++
 	h.mu.Unlock()
 	switch codec.ErrorCode(info.Code) {
 	case codec.CodeTimeout, codec.CodeConnectionClosed, codec.CodeOverloaded, codec.CodeUnavailable, codec.CodeNoResponders, codec.CodeShuttingDown:
-	case codec.CodeServiceError: // JetStream has no leader, or no quorum
+	case codec.CodeServiceError:
 		if r.kind != durableV2 {
 			h.problem(r, "an error that the responder never sends")
+		} else if !streamRefusals[fmt.Sprint(info.ServiceCode)] {
+			h.problem(r, "an error of JetStream that a stream without limits gives no reason for, or that does not say that the message is not stored")
 		}
 	default:
 		h.problem(r, "an error that its frame is no reason for")
@@ -207,6 +219,8 @@ func verdict(r *record, executed, stored int) (broken []string) {
 		bad("it was never answered, on a connection that stayed")
 	case r.outcome == unsent && executed+stored > 0:
 		bad("it was answered with sent:false, and executed %d times, stored %d times", executed, stored)
+	case r.outcome == refused && stored > 0:
+		bad("the stream refused it, and it is stored %d times", stored)
 	case r.outcome == torn && executed+stored > 0:
 		bad("its frame was never complete, and it was executed %d times, stored %d times", executed, stored)
 	case r.outcome == fine && r.kind == durableV2 && stored == 0:

@@ -21,13 +21,18 @@ type cluster struct {
 }
 
 func startCluster(t testing.TB) *cluster {
+	return startClusterOf(t, func(testing.TB) string { return "" })
+}
+
+// startClusterOf starts a cluster of members that have JetStream if storeDir names a folder for each.
+func startClusterOf(t testing.TB, storeDir func(testing.TB) string) *cluster {
 	c := &cluster{t: t}
 	var routes []int
 	for range c.members {
 		routes = append(routes, freePort(t))
 	}
 	for i := range c.members {
-		c.options[i] = natsdOptions{Port: freePort(t), ClusterPort: routes[i], Routes: routes}
+		c.options[i] = natsdOptions{Name: fmt.Sprintf("n%d", i), Port: freePort(t), StoreDir: storeDir(t), ClusterPort: routes[i], Routes: routes}
 		c.members[i] = startNATSD(t, c.options[i])
 	}
 	for _, url := range c.urls() {

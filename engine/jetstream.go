@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"slices"
 	"strconv"
@@ -17,26 +16,21 @@ import (
 
 // A message for JetStream is kept until it is acknowledged, and sent again when the acknowledgement may be
 // lost: after a reconnect, after Config.AckWait, and while the stream has no leader. All copies have the same
-// Nats-Msg-Id, by which the stream stores only the first of them.
+// Nats-Msg-Id, by which the stream stores only the first of them. jetstreamack.go says what the answers mean.
 
 const (
 	headerMsgID          = "Nats-Msg-Id:"
 	headerExpectedStream = "Nats-Expected-Stream:"
-
-	// noStreamWait is the pause before a message that no stream took is sent again, and noStreamPatience
-	// how long that may go on: a stream that elects a leader comes back, one that does not exist should be
-	// told soon. nats.go waits as long, but gives up after two tries, which an election outlasts.
-	noStreamWait     = 250 * time.Millisecond
-	noStreamPatience = 2 * time.Second
 )
 
 // heldMessage is a message that waits for its acknowledgement.
 type heldMessage struct {
 	bytes    *pool.Buffer // as it goes to NATS; nil: the request is none for JetStream
 	total    uint32       // what counts against max_payload
-	attempts uint32       // times that it was queued for NATS
+	attempts uint32       // copies that were queued for NATS
+	refusals uint32       // those of them that surely were not stored
 	deadline int64        // of the request, in nanoseconds since Gateway.started
-	refused  int64        // when the first copy found no stream, likewise; 0: it may have found one
+	noStream int64        // when the first of them found no stream, likewise; 0: none so far
 }
 
 // durable is what a loop knows of all its held messages.
@@ -184,67 +178,4 @@ func (l *loop) sendHeldAgain() {
 		l.deadlines.remove(h.Index())
 		l.ackOverdue(h, r)
 	})
-}
-
-// acknowledge ends r with the reply that came for its message, or waits on.
-func (l *loop) acknowledge(h pool.Handle, r *request, m *upstream.Message) {
-	switch {
-	case m.Status == statusNoResponders && len(m.Payload) == 0:
-		l.noStream(h, r)
-	case isAck(m.Payload):
-		l.scratch = appendAck(l.scratch[:0], m.Payload)
-		l.succeed(h, r, nil, l.scratch)
-	default:
-		l.refuseAck(h, r, m.Payload)
-	}
-}
-
-// noStream waits for a stream that may come back. If the first copy of the message was not told so, there
-// was one, and it is waited for until the deadline.
-func (l *loop) noStream(h pool.Handle, r *request) {
-	if r.held.attempts == 1 {
-		r.held.refused = l.now
-	}
-	if r.held.refused != 0 && l.now >= r.held.refused+int64(noStreamPatience) {
-		l.fail(h, r, codec.CodeNoResponders, "no stream takes messages on the subject", true)
-		return
-	}
-	l.deadlines.remove(h.Index())
-	l.setDeadline(h.Index(), l.ackDeadline(r, noStreamWait))
-}
-
-// isAck reports whether a reply says that the message is stored. The server encodes the name of the
-// stream with its quotes escaped, so that these bytes are the keys that they seem to be.
-func isAck(payload []byte) bool {
-	return len(payload) > 0 && payload[len(payload)-1] == '}' && bytes.HasPrefix(payload, []byte(`{"stream":`)) &&
-		bytes.Contains(payload, []byte(`"seq":`))
-}
-
-// appendAck appends an acknowledgement, which the server leaves duplicate out of if it is false.
-func appendAck(dst, payload []byte) []byte {
-	if bytes.Contains(payload, []byte(`"duplicate":`)) {
-		return append(dst, payload...)
-	}
-	dst = append(dst, payload[:len(payload)-1]...)
-	return append(dst, `,"duplicate":false}`...)
-}
-
-// refuseAck ends r with the error that JetStream answered with.
-func (l *loop) refuseAck(h pool.Handle, r *request, payload []byte) {
-	var answer struct {
-		Error struct {
-			Code        int    `json:"code"`
-			ErrCode     int    `json:"err_code"`
-			Description string `json:"description"`
-		} `json:"error"`
-	}
-	code, message := "0", "the reply is no acknowledgement of JetStream: somebody else listens on the subject"
-	if json.Unmarshal(payload, &answer) == nil && answer.Error.Code != 0 {
-		code, message = strconv.Itoa(answer.Error.Code), answer.Error.Description
-		if answer.Error.ErrCode != 0 {
-			code = strconv.Itoa(answer.Error.ErrCode)
-		}
-	}
-	l.scratch = codec.AppendServiceError(l.scratch[:0], []byte(code), []byte(message))
-	l.answerScratch(h, r, codec.CodeServiceError, nil)
 }

@@ -113,8 +113,9 @@ func (p *process) thaw(t testing.TB) {
 
 // natsdOptions are what a test may ask of a nats-server in a process of its own.
 type natsdOptions struct {
-	Port               int // 0: a free one
-	Monitor            int // port for connz; 0: none
+	Name               string // empty: its id
+	Port               int    // 0: a free one
+	Monitor            int    // port for connz; 0: none
 	Username, Password string
 	StoreDir           string // of JetStream; empty: none
 	ClusterPort        int    // 0: no cluster
@@ -138,7 +139,7 @@ func natsdRole() {
 		o.Port = server.RANDOM_PORT
 	}
 	opts := &server.Options{
-		Host: "127.0.0.1", Port: o.Port, HTTPHost: "127.0.0.1", HTTPPort: o.Monitor, Username: o.Username, Password: o.Password,
+		ServerName: o.Name, Host: "127.0.0.1", Port: o.Port, HTTPHost: "127.0.0.1", HTTPPort: o.Monitor, Username: o.Username, Password: o.Password,
 		JetStream: o.StoreDir != "", StoreDir: o.StoreDir,
 		NoLog: true, NoSigs: true, MaxPayload: 1 << 20,
 		LameDuckDuration: 2 * time.Second, LameDuckGracePeriod: time.Second,
