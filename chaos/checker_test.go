@@ -36,7 +36,7 @@ func TestVerdicts(t *testing.T) {
 		{submitV1, fine, 0, 0, "never executed"},
 		{submitV1, unsent, 1, 0, "sent:false"},
 		{durableV2, unsent, 0, 1, "sent:false"},
-		{durableV2, refused, 0, 1, "the stream refused it"},
+		{durableV2, refused, 0, 1, "no stream has stored it"},
 		{publishV2, torn, 1, 0, "never complete"},
 		{requestV2, unknown, 2, 0, "executed 2 times"},
 		{durableV2, fine, 0, 0, "acknowledged and is not stored"},

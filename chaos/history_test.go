@@ -35,7 +35,7 @@ const (
 	waits   outcome = iota // not answered yet
 	fine                   // RESPONSE_OK or PONG
 	failed                 // an error with sent:true
-	refused                // SERVICE_ERROR of a stream: not stored
+	refused                // an error that says that no stream has stored it
 	unsent                 // an error with sent:false
 	unknown                // its connection ended before the answer
 	torn                   // its frame was never completed
@@ -43,7 +43,7 @@ const (
 )
 
 func (o outcome) String() string {
-	return [outcomes]string{"waiting", "ok", "failed, sent:true", "refused by the stream", "failed, sent:false", "unknown", "never complete"}[o]
+	return [outcomes]string{"waiting", "ok", "failed, sent:true", "not stored", "failed, sent:false", "unknown", "never complete"}[o]
 }
 
 // record is the history of a request.
@@ -134,6 +134,8 @@ func (h *history) fail(r *record, payload []byte) {
 		o = unsent
 	case codec.ErrorCode(info.Code) == codec.CodeServiceError:
 		o, name = refused, fmt.Sprint(name, " ", info.ServiceCode)
+	case codec.ErrorCode(info.Code) == codec.CodeNoResponders && r.kind == durableV2:
+		o = refused
 	}
 	h.end(r, o, name+": "+info.Message)
 	h.mu.Lock()
@@ -220,7 +222,7 @@ func verdict(r *record, executed, stored int) (broken []string) {
 	case r.outcome == unsent && executed+stored > 0:
 		bad("it was answered with sent:false, and executed %d times, stored %d times", executed, stored)
 	case r.outcome == refused && stored > 0:
-		bad("the stream refused it, and it is stored %d times", stored)
+		bad("it was answered that no stream has stored it, and it is stored %d times", stored)
 	case r.outcome == torn && executed+stored > 0:
 		bad("its frame was never complete, and it was executed %d times, stored %d times", executed, stored)
 	case r.outcome == fine && r.kind == durableV2 && stored == 0:
