@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -13,8 +12,9 @@ import (
 // from the gateway.
 type proxy struct {
 	listener net.Listener
-	gate     chan struct{} // holds a token while bytes of the gateway are taken
-	cuts     int           // by cutUntil
+	tell     func(said []byte) []byte // what the gateway is told of what the server said
+	gate     chan struct{}            // holds a token while bytes of the gateway are taken
+	cuts     int                      // by cutUntil
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -22,11 +22,16 @@ type proxy struct {
 
 func newProxy(t testing.TB, target string) *proxy {
 	t.Helper()
+	return newProxyThat(t, target, func(said []byte) []byte { return said })
+}
+
+func newProxyThat(t testing.TB, target string, tell func(said []byte) []byte) *proxy {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: listener, gate: make(chan struct{}, 1)}
+	p := &proxy{listener: listener, tell: tell, gate: make(chan struct{}, 1)}
 	p.release()
 	t.Cleanup(func() {
 		_ = listener.Close()
@@ -48,11 +53,7 @@ func newProxy(t testing.TB, target string) *proxy {
 			p.conns = append(p.conns, up, down)
 			p.mu.Unlock()
 			go p.copy(down, up)
-			go func() {
-				_, _ = io.Copy(up, down)
-				_ = up.Close()
-				_ = down.Close()
-			}()
+			go p.copyBack(up, down)
 		}
 	}()
 	return p
@@ -77,6 +78,22 @@ func (p *proxy) copy(down, up net.Conn) {
 			return
 		}
 		if _, err := down.Write(b[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// copyBack tells the gateway what the server says.
+func (p *proxy) copyBack(up, down net.Conn) {
+	defer down.Close()
+	defer up.Close()
+	b := make([]byte, 4096)
+	for {
+		n, err := down.Read(b)
+		if err != nil {
+			return
+		}
+		if _, err := up.Write(p.tell(b[:n])); err != nil {
 			return
 		}
 	}
