@@ -82,6 +82,12 @@ BASE ?= HEAD~1
 bench-gate: ## check allocations, system calls and inlining; compare with BASE for information
 	go run ./cmd/ipc-bench gate --base $(BASE)
 
+FAIRNESS_FLAGS ?= -d 0.7 --repeats 5 --limit 2
+
+.PHONY: fairness
+fairness: ## what one hostile client does to 15 good ones, half a minute (FAIRNESS_FLAGS="-d 2": the goal of 1.3x, on a quiet machine)
+	perf/fairness.sh $(FAIRNESS_FLAGS)
+
 .PHONY: perf
 perf: ## the whole benchmark suite, into results/, 9 minutes (BENCH_FLAGS=--quick: less than one)
 	perf/run_benchmarks.sh $(BENCH_FLAGS)

@@ -16,7 +16,7 @@ func TestReliabilityDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	there := testsOfTheModule(t)
-	name := regexp.MustCompile("`(Test\\w+)`")
+	name := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`")
 	rows := 0
 	for line := range strings.Lines(string(text)) {
 		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| ---") || strings.HasPrefix(line, "| what ") {
@@ -38,11 +38,11 @@ func TestReliabilityDocument(t *testing.T) {
 	}
 }
 
-// testsOfTheModule returns the names of all tests.
+// testsOfTheModule returns the names of all tests and fuzz targets.
 func testsOfTheModule(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
-	declaration := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+	declaration := regexp.MustCompile(`(?m)^func (\w+)\([tf] \*testing\.[TF]\)`)
 	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
 			return err

@@ -125,15 +125,21 @@ func TestGreedyClientDoesNotSlowOthers(t *testing.T) {
 	sim.run(2 * time.Second)
 	p99Alone, answeredAlone := reset(good)
 	greedy := sim.join(1024)
-	sim.run(2 * time.Second)
-	p99, answered := reset(good)
-	t.Logf("alone: p99 %v, %d answered; beside a greedy client: %v, %d, and it %d", p99Alone, answeredAlone, p99, answered, greedy.answered)
-	// Alone all requests take exactly the same time here, so that any disturbance shows in the percentile.
-	if p99 > 2*p99Alone || float64(answeredAlone) > 1.3*float64(answered) {
-		t.Error("the others suffer")
-	}
-	if greedy.answered < answered/len(good) {
-		t.Error("it gets less than the others")
+	for round, longerMax := range []float64{
+		1.6, // it has to be seen how much it harms, and how long it is to be limited
+		1.3, 1.3, 1.3,
+	} {
+		sim.run(2 * time.Second)
+		p99, answered := reset(good)
+		_, greedyAnswered := reset([]*simClient{greedy})
+		t.Logf("alone: p99 %v, %d answered; beside a greedy client: %v, %d, and it %d", p99Alone, answeredAlone, p99, answered, greedyAnswered)
+		// Alone all requests take exactly the same time here, so that any disturbance shows in the percentile.
+		if longer := float64(p99) / float64(p99Alone); longer > longerMax || float64(answeredAlone) > 1.3*float64(answered) {
+			t.Errorf("round %d: the others suffer", round)
+		}
+		if greedyAnswered < answered/len(good) {
+			t.Errorf("round %d: it gets less than the others", round)
+		}
 	}
 	sim.clients = []*simClient{greedy}
 	sim.run(100 * time.Millisecond)

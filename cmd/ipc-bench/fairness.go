@@ -16,9 +16,6 @@ import (
 	"github.com/aigroup/ipc-gateway/codec"
 )
 
-// fairnessMax is how much worse the other clients may fare beside a hostile one: in p99, and in rate.
-const fairnessMax = 1.3
-
 // hostileKinds are the ways of a client to be a bad neighbour.
 var hostileKinds = map[string]func(conn net.Conn) error{
 	"deaf":    beDeaf,
@@ -33,12 +30,13 @@ type fairnessCommand struct {
 	Duration seconds  `short:"d" default:"2" placeholder:"SECONDS" help:"How long each run is [${default}]."`
 	Threads  int      `short:"t" default:"15" placeholder:"N" help:"Connections of good clients [${default}]."`
 	Repeats  int      `default:"5" placeholder:"N" help:"Runs without, and with, each hostile client, in turns [${default}]."`
+	Limit    float64  `default:"1.3" placeholder:"TIMES" help:"How many times worse the others may fare, in rate and in p99, for exit code 0 [${default}]."`
 	Hostile  []string `enum:"deaf,trickle,pings,flood" default:"deaf,trickle,pings,flood" placeholder:"KIND,..." help:"deaf (sends requests without end and never reads), trickle (sends a byte a second), pings and flood (send pings or requests without end, and read the answers) [${default}]."`
 }
 
 // Help is what "fairness --help" says before the flags.
 func (*fairnessCommand) Help() string {
-	return `Measures good clients alone and beside one hostile client, in turns, and tells how many times worse the second is: medians over the pairs of runs, and the lowest and highest. The hostile client is a process of its own. Exit code 1 if a good client's request failed, or a median is over 1.3.`
+	return `Measures good clients alone and beside one hostile client, in turns, and tells how many times worse the second is: medians over the pairs of runs, and the lowest and highest. The hostile client is a process of its own. Exit code 1 if a good client's request failed, or a median is over --limit.`
 }
 
 // Run measures and reports.
@@ -68,13 +66,13 @@ func (c *fairnessCommand) Run(a *app) error {
 			return fmt.Errorf("beside a client of the kind %s: %w", kind, err)
 		}
 		fmt.Fprintf(out, "%s\t%.0f\t%.0f\t%s\t%s\t\n", kind, median(f.rates), median(f.p99s), spread(f.slower), spread(f.longer))
-		unfair = unfair || median(f.slower) > fairnessMax || median(f.longer) > fairnessMax
+		unfair = unfair || median(f.slower) > c.Limit || median(f.longer) > c.Limit
 	}
 	if err := out.Flush(); err != nil {
 		return err
 	}
 	if unfair {
-		return fmt.Errorf("a hostile client makes the others more than %v times worse", fairnessMax)
+		return fmt.Errorf("a hostile client makes the others more than %v times worse", c.Limit)
 	}
 	return nil
 }
