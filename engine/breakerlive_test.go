@@ -136,6 +136,9 @@ func TestBreakerShutsOutOneSubject(t *testing.T) {
 	if st.BreakersOpen != 1 || st.BreakersHalfOpen != 0 || st.BreakerRefused != 3 || st.BreakerTransitions != [BreakerStateCount]uint64{BreakerOpen: 1} {
 		t.Errorf("counted: %d open, %d half-open, %d refused, transitions %v", st.BreakersOpen, st.BreakersHalfOpen, st.BreakerRefused, st.BreakerTransitions)
 	}
+	if len(st.LoopBreakers) != 1 || st.LoopBreakers[0] != (BreakerCounts{BreakerOpen: 1}) {
+		t.Errorf("counted by loop: %v", st.LoopBreakers)
+	}
 	info, _ := breakerOf(t, g, "app.dead")
 	if left := time.Until(info.Until); info.State != BreakerOpen || info.Failures != 3 || left <= 0 || left > cfg.BreakerOpenTime {
 		t.Errorf("listed as %+v", info)

@@ -30,6 +30,10 @@ const BreakerStateCount = 3
 // BreakerStateLabels names the states in metrics and listings.
 var BreakerStateLabels = [BreakerStateCount]string{"closed", "open", "half_open"}
 
+// BreakerCounts are numbers of circuit breakers by state. Closed ones are of subjects with failures in a row, still too few to
+// open them.
+type BreakerCounts [BreakerStateCount]uint64
+
 // String returns the label of s.
 func (s BreakerState) String() string { return BreakerStateLabels[s] }
 

@@ -162,8 +162,13 @@ func (l *loop) addTo(s *Stats) {
 	}
 	s.TraceSpans += c.traceSpans.Load()
 	s.TraceDropped += c.traceDropped.Load()
-	s.BreakersOpen += uint64(l.breakers.states[BreakerOpen].Load())
-	s.BreakersHalfOpen += uint64(l.breakers.states[BreakerHalfOpen].Load())
+	var breakers BreakerCounts
+	for state := range breakers {
+		breakers[state] = uint64(l.breakers.states[state].Load())
+	}
+	s.LoopBreakers = append(s.LoopBreakers, breakers)
+	s.BreakersOpen += breakers[BreakerOpen]
+	s.BreakersHalfOpen += breakers[BreakerHalfOpen]
 
 	inflight := l.inflight()
 	s.Inflight += inflight

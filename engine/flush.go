@@ -87,7 +87,7 @@ func (l *loop) watchFor(s *session) {
 		return
 	}
 	s.watched = events
-	if err := l.watch.control(unix.EPOLL_CTL_MOD, s.fd, events, int32(s.fd)); err != nil {
+	if err := l.watch.control(unix.EPOLL_CTL_MOD, s.fd, events, clientKind); err != nil {
 		l.log.Error("client is closed: cannot watch its socket", "client", s.id, "error", err)
 		l.doom(s)
 	}

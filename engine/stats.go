@@ -123,6 +123,7 @@ type Stats struct {
 	CircuitBreakerState uint64                    // the worst one, as a BreakerState: open, else half-open, else closed
 	BreakersOpen        uint64                    // subjects whose breaker is open now, counted in each loop
 	BreakersHalfOpen    uint64                    // likewise half-open
+	LoopBreakers        []BreakerCounts           // of each loop
 	BreakerTransitions  [BreakerStateCount]uint64 // by the state that was entered
 	BreakerRefused      uint64                    // requests refused by a breaker
 

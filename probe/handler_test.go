@@ -36,7 +36,7 @@ func (s *state) Alive(ctx context.Context) error {
 	return s.alive(ctx)
 }
 func (s *state) Ready() error        { return s.ready }
-func (s *state) Stats() engine.Stats { return s.stats }
+func (s *state) Stats() engine.Stats { return withLoop(s.stats) }
 
 func (s *state) Clients(context.Context) ([]engine.ClientInfo, error) {
 	s.asked++

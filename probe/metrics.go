@@ -92,6 +92,7 @@ var gatewayFamilies = []family{
 		each("state", engine.BreakerStateLabels[engine.BreakerOpen:], func(s *engine.Stats) []uint64 {
 			return []uint64{s.BreakersOpen, s.BreakersHalfOpen}
 		})},
+	{"ipc_circuit_breakers", gauge, "loop,state", "Circuit breakers of each loop, by state; a closed one counts failures in a row.", loopBreakers},
 	{"ipc_circuit_breaker_transitions_total", counter, "to", "Times that a circuit breaker changed, by the state that it entered.",
 		each("to", engine.BreakerStateLabels[:], func(s *engine.Stats) []uint64 { return s.BreakerTransitions[:] })},
 	{"ipc_circuit_breaker_refused_total", counter, "", "Requests refused because the circuit breaker of their subject was not closed.",

@@ -24,11 +24,20 @@ func gatewaysOwn() []family {
 
 // expose returns the gateway's part of an exposition.
 func expose(s engine.Stats) string {
+	s = withLoop(s)
 	var text []byte
 	for _, f := range gatewaysOwn() {
 		text = f.append(text, &s)
 	}
 	return string(text)
+}
+
+// withLoop gives s a loop if it has none: a gateway has one at least.
+func withLoop(s engine.Stats) engine.Stats {
+	if s.LoopBreakers == nil {
+		s.LoopBreakers = make([]engine.BreakerCounts, 1)
+	}
+	return s
 }
 
 func mustParse(t *testing.T, text string) map[string]*scraped {
@@ -52,7 +61,7 @@ func eachNumber(path string, v reflect.Value, f func(path string, v reflect.Valu
 			eachNumber(fmt.Sprintf("%s[%d]", path, i), v.Index(i), f)
 		}
 	case reflect.Slice:
-		// One for each rule: TestMetricsOfPeers.
+		// One for each rule: TestMetricsOfPeers. One for each loop: TestValuesComeFromTheirFields.
 	default:
 		f(path, v)
 	}
@@ -108,6 +117,7 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		JetStreamRefused: 144, JetStreamHeldBytes: 145, JetStreamResends: 146,
 		CircuitBreakerState: 2, Draining: true,
 		ClientsTakenOver: 180, PausedConnections: 148, FrameTimeouts: 149, PausedTime: 1500 * time.Millisecond,
+		LoopBreakers: []engine.BreakerCounts{{167, 168, 169}, {170, 171, 172}},
 		BreakersOpen: 161, BreakersHalfOpen: 162, BreakerTransitions: [engine.BreakerStateCount]uint64{163, 164, 165}, BreakerRefused: 166,
 		PeerConnectionsRefused: 132, ConnectionsUnauthorized: 133,
 		TraceSpans: 191, TraceDropped: 192,
@@ -175,6 +185,12 @@ func TestValuesComeFromTheirFields(t *testing.T) {
 		`ipc_trace_dropped_total`:                                     "192",
 		`ipc_circuit_breaker_subjects{state="open"}`:                  "161",
 		`ipc_circuit_breaker_subjects{state="half_open"}`:             "162",
+		`ipc_circuit_breakers{loop="0",state="closed"}`:               "167",
+		`ipc_circuit_breakers{loop="0",state="open"}`:                 "168",
+		`ipc_circuit_breakers{loop="0",state="half_open"}`:            "169",
+		`ipc_circuit_breakers{loop="1",state="closed"}`:               "170",
+		`ipc_circuit_breakers{loop="1",state="open"}`:                 "171",
+		`ipc_circuit_breakers{loop="1",state="half_open"}`:            "172",
 		`ipc_circuit_breaker_transitions_total{to="closed"}`:          "163",
 		`ipc_circuit_breaker_transitions_total{to="open"}`:            "164",
 		`ipc_circuit_breaker_transitions_total{to="half_open"}`:       "165",
