@@ -131,6 +131,16 @@ func (s *Server) Serve(socket *engine.SocketFile) error {
 // RemovePath removes the socket if it is still ours, for a process that ends at once. Close does that as well.
 func (s *Server) RemovePath() error { return s.socket.Remove() }
 
+// Socket returns the socket that is served.
+func (s *Server) Socket() *engine.SocketFile { return s.socket }
+
+// Leave accepts nobody any more: another process does, on the same socket. Close is still to be called.
+func (s *Server) Leave() {
+	atOnce, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = s.http.Shutdown(atOnce) // whatever goes on is for Close to wait for
+}
+
 // Close removes the socket if it is still ours, and ends the server. Answers that are being written have a
 // moment to get out.
 func (s *Server) Close() error {

@@ -11,15 +11,13 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-
-	"github.com/aigroup/ipc-gateway/engine"
 )
 
 const (
 	takeoverPath = "/v1/takeover"
 	// takeoverProtocol names what is spoken on the connection after the answer: that of engine.Gateway.HandOver, in
-	// its first version.
-	takeoverProtocol = "ipc-gateway-takeover/1"
+	// its second version.
+	takeoverProtocol = "ipc-gateway-takeover/2"
 	// readyHeader tells whether the gateway that hands over can serve requests, so that the other one knows what it has to
 	// match.
 	readyHeader = "Gateway-Ready"
@@ -108,13 +106,4 @@ func (s *Server) takeover(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		s.HandOver(conn)
 	}
-}
-
-// TakePath makes the control socket at path, whoever serves it: the gateway there has handed over.
-func TakePath(path string) (*engine.SocketFile, error) {
-	socket, err := engine.TakePath(path, socketMode)
-	if err != nil {
-		return nil, fmt.Errorf("control %w", err)
-	}
-	return socket, nil
 }

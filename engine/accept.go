@@ -58,7 +58,7 @@ func (a *acceptor) run() {
 			return
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if a.socket.adopted || a.leaveRest.Load() {
+			if !a.socket.looksAfterPath() || a.leaveRest.Load() {
 				return // who waits is accepted by the next one who is passed the socket
 			}
 			// The deadline may have passed while a client was taken, or in a backoff: accepting
@@ -96,7 +96,7 @@ func (a *acceptor) take(fd int) {
 	g.connectionsTotal.Add(1)
 	l, id := g.assign()
 	a.log.Debug("client connected", "client", id, "loop", l.index, "peer", peer, "rule", rule.name)
-	l.post(func() { l.open(fd, id, peer, rule, nil, nil) })
+	l.post(func() { l.open(fd, id, peer, rule) })
 }
 
 // assign gives a new client an id, and the loop that has the fewest, which it is counted for.

@@ -29,6 +29,7 @@ const (
 // until clients and NATS have taken their last bytes, to the end of timeout and two seconds at least, but no
 // longer than two seconds for one that takes nothing. Its error says what could not be finished. Close is still to be called.
 func (g *Gateway) Drain(timeout time.Duration) error {
+	g.EndHandover()
 	g.lifecycle.Lock()
 	defer g.lifecycle.Unlock()
 	if !g.running || g.closed {

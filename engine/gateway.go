@@ -49,6 +49,11 @@ type Gateway struct {
 
 	peerStates peerStates // of New, and of Reload, which holds lifecycle
 
+	// Of HandOver, which holds lifecycle for as long as the other process takes.
+	handoverEnd     chan struct{} // closed by EndHandover
+	handoverEndOnce sync.Once
+	handingOver     atomic.Bool
+
 	// Atomic.
 	policy                  atomic.Pointer[policy] // the newest; each loop has its own copy of the pointer
 	connections             atomic.Int64
@@ -68,7 +73,7 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, log: cfg.Logger, started: time.Now(), peerStates: peerStates{}}
+	g := &Gateway{cfg: cfg, log: cfg.Logger, started: time.Now(), peerStates: peerStates{}, handoverEnd: make(chan struct{})}
 	g.startedUnix = g.started.UnixNano()
 	if g.log == nil {
 		g.log = slog.Default()
@@ -182,6 +187,19 @@ func (g *Gateway) accept() {
 	g.accepting.Go(g.acceptor.run)
 }
 
+// pauseAccepting accepts nobody until resumeAccepting: who connects waits.
+func (g *Gateway) pauseAccepting() {
+	g.acceptor.leaveRest.Store(true)
+	_ = g.socket.SetDeadline(time.Now())
+	g.accepting.Wait()
+}
+
+func (g *Gateway) resumeAccepting() {
+	g.acceptor.leaveRest.Store(false)
+	_ = g.socket.SetDeadline(time.Time{})
+	g.accepting.Go(g.acceptor.run)
+}
+
 // startLoops starts gnet without a listener of its own, and gives each of our loops one of gnet's:
 // gnet puts a new connection on the loop that has the fewest, so the bells, enrolled one after the
 // other before anything else, end up on one loop each.
@@ -244,6 +262,7 @@ func (g *Gateway) stopAccepting() error {
 // Close ends everything at once: the socket is removed if it is still ours, NATS is disconnected,
 // clients see EOF. It may be called again.
 func (g *Gateway) Close() error {
+	g.EndHandover()
 	g.lifecycle.Lock()
 	defer g.lifecycle.Unlock()
 	return g.close()

@@ -62,12 +62,12 @@ func successor(t *testing.T, g *Gateway) *Gateway {
 func handOver(t *testing.T, g, next *Gateway, timeout time.Duration) (given, took <-chan error) {
 	t.Helper()
 	given, i := offer(t, g, timeout)
-	if err := next.Listen(i.Socket); err != nil {
+	if err := next.TakeSocket(i); err != nil {
 		t.Fatal(err)
 	}
 	got := make(chan error, 1)
 	go func() {
-		_, err := next.TakeClients(i, testTimeout)
+		_, err := next.TakeClients(i, func() {})
 		got <- err
 	}()
 	return given, got
@@ -81,7 +81,7 @@ func offer(t *testing.T, g *Gateway, timeout time.Duration) (given <-chan error,
 	go func() {
 		err := AwaitHandover(old, testTimeout)
 		if err == nil {
-			err = g.HandOver(old, nil, "", func() {}, timeout)
+			_, err = g.HandOver(old, Legacy{}, func() {}, timeout)
 		}
 		gave <- err
 	}()
@@ -240,7 +240,7 @@ func TestHandoverThatFails(t *testing.T) {
 			}
 		}
 		for range clientsTaken {
-			_, fds, err := receive(young, testTimeout)
+			_, fds, err := receive(young)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -279,13 +279,16 @@ func TestHandoverEndsWellWhenTheOtherIsFaster(t *testing.T) {
 		old, young := connected(t)
 		closed := make(chan error, 1)
 		go func() {
-			_, _, err := receive(young, testTimeout)
+			_, _, err := receive(young)
 			if err == nil {
 				err = acknowledge(young)
 			}
 			closed <- errors.Join(err, young.Close())
 		}()
-		if err := pass(old, message{kind: messageDone}); err != nil {
+		if err := sendMessage(old, message{kind: messageDone}); err != nil {
+			t.Fatal(err)
+		}
+		if err := awaitTaken(old); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-closed; err != nil {
@@ -337,7 +340,7 @@ func FuzzHandoverMessage(f *testing.F) {
 			t.Skip("longer than a socket's buffer")
 		}
 		_ = unix.Close(fds[1])
-		m, got, err := receive(conn.(*net.UnixConn), testTimeout)
+		m, got, err := receive(conn.(*net.UnixConn))
 		closeAll(got)
 		if err == nil && messageHeaderBytes+len(m.in)+len(m.out) > len(sent) {
 			t.Errorf("%d bytes made a message of %d", len(sent), len(m.in)+len(m.out))

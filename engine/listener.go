@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,7 +24,13 @@ type SocketFile struct {
 	path          string
 	device, inode uint64
 	adopted       bool // made by another process, who looks after the path; see AdoptSocket
+
+	// borrowed is set while another process serves the socket too, and looks after the path; see handoverwire.go.
+	borrowed atomic.Bool
 }
+
+// looksAfterPath reports whether who connects is ours to serve until the path is gone, and the path ours to remove.
+func (s *SocketFile) looksAfterPath() bool { return !s.adopted && !s.borrowed.Load() }
 
 // Path returns where the socket is in the file system; empty: an adopted one that is nowhere.
 func (s *SocketFile) Path() string { return s.path }
@@ -216,7 +223,7 @@ func (s *SocketFile) accept() (fd int, err error) {
 // Remove unlinks the path if it still leads to our socket. Connects are refused from then on;
 // those that were made before can still be accepted.
 func (s *SocketFile) Remove() error {
-	if s.adopted {
+	if !s.looksAfterPath() {
 		return nil
 	}
 	folder, err := os.Open(filepath.Dir(s.path))

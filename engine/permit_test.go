@@ -432,7 +432,7 @@ func TestReloadBetweenAcceptAndOpen(t *testing.T) {
 		l.clients.Add(1)
 		g.connections.Add(1)
 		rule.state.connections.Add(1)
-		l.post(func() { l.open(pair[0], 1000, us, rule, nil, nil) })
+		l.post(func() { l.open(pair[0], 1000, us, rule) })
 		f := os.NewFile(uintptr(pair[1]), "client")
 		defer f.Close()
 		conn, err := net.FileConn(f)

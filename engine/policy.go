@@ -84,7 +84,12 @@ func (g *Gateway) Reload(ctx context.Context, cfg Config) (needRestart []string,
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g.lifecycle.Lock()
+	for !g.lifecycle.TryLock() {
+		if g.handingOver.Load() {
+			return nil, errors.New("engine: another process takes over, and has read its own settings")
+		}
+		time.Sleep(drainPoll)
+	}
 	defer g.lifecycle.Unlock()
 	if !g.running || g.closed {
 		return nil, errors.New("engine: the gateway does not run")

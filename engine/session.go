@@ -75,14 +75,15 @@ type lingerer struct {
 }
 
 // open takes a connection, which the caller has counted, here and for its rule, and its descriptor into the
-// loop. in was read from it by another process and is to be served, and out is to be written; both may be nil.
-func (l *loop) open(fd int, id uint64, peer peerCredentials, rule *peerRule, in, out []byte) {
+// loop.
+func (l *loop) open(fd int, id uint64, peer peerCredentials, rule *peerRule) {
 	s := &session{loop: l, id: id, peer: peer, rule: rule, fd: fd, watched: unix.EPOLLIN}
 	s.usage.opened(l.now)
-	l.enter(s, in, out)
+	l.enter(s, nil, nil)
 }
 
-// enter takes s, which nothing is in flight of, into the loop.
+// enter takes s, which nothing is in flight of, into the loop. in was read from it and is to be served, and out is to be
+// written; both may be nil.
 func (l *loop) enter(s *session, in, out []byte) {
 	if err := l.watch.add(s.fd, s); err != nil {
 		l.gateway.acceptErrors.Add(1)
@@ -91,9 +92,7 @@ func (l *loop) enter(s *session, in, out []byte) {
 		l.leave(s)
 		return
 	}
-	// During a reload the rule may be newer than what the loop works by, or older.
 	l.follow()
-	l.applyRule(s)
 	if len(out) > 0 {
 		b := l.outBuffer(s)
 		b.B = append(b.B, out...)
@@ -101,6 +100,8 @@ func (l *loop) enter(s *session, in, out []byte) {
 		l.buffered += len(out)
 		l.noteBuffered(s)
 	}
+	// During a reload the rule may be newer than what the loop works by, or older.
+	l.applyRule(s)
 	if len(in) > 0 && !s.finishing {
 		l.hold(s, in)
 		l.serveLater(s)

@@ -25,7 +25,7 @@ func (o *options) controlPath() string {
 }
 
 func (s *service) controlPath() string {
-	if s.control == nil {
+	if s.control == nil && s.succession.from == nil {
 		return controlOff
 	}
 	return s.options.controlPath()

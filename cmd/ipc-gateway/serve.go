@@ -125,6 +125,9 @@ func (s *serveCommand) Run(a *app) error {
 	if len(problems) > 0 {
 		return usageErrorf("wrong settings, nothing was started:\n  %s", strings.Join(problems, "\n  "))
 	}
+	if o.detach && !a.isDetached() {
+		return detach()
+	}
 	service, err := startService(a, s.texts, o)
 	if err != nil {
 		return err

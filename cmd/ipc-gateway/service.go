@@ -34,15 +34,14 @@ type service struct {
 
 	signals, hangups <-chan os.Signal
 	passed           passedSockets
-	inherited        *engine.Inheritance // nil: this one took over from nobody
 	notify           *notifier
 	stopTelling      context.CancelFunc
 	daemon           *daemon.Daemon
-	control          *control.Server // nil: switched off
-	tracing          tracing         // mu guards it once the service runs
+	control          *control.Server // nil: switched off, or still that of the process that hands over
+	succession       succession
+	tracing          tracing // mu guards it once the service runs
 
 	drainWanted chan struct{} // has room for the wish of the console
-	handedOver  chan struct{} // closed when another process serves our clients
 	over        chan struct{} // closed when all but the control socket is closed
 	outcome     error         // then: what could not be finished
 
@@ -58,7 +57,7 @@ func startService(a *app, flags map[string]string, o *options) (*service, error)
 	level := &slog.LevelVar{}
 	level.Set(o.logLevel)
 	s := &service{app: a, flags: flags, level: level, log: newLogger(a.stderr, o.logFormat, level), options: o,
-		drainWanted: make(chan struct{}, 1), handedOver: make(chan struct{}), over: make(chan struct{})}
+		drainWanted: make(chan struct{}, 1), over: make(chan struct{}), succession: newSuccession()}
 	s.signals, s.hangups, s.notify = a.signals(), a.hangups(), newNotifier(s.log)
 	o.engine.Logger = s.log
 	limitMemory(a, s.log)
@@ -84,6 +83,11 @@ func startService(a *app, flags map[string]string, o *options) (*service, error)
 	ctx, stopTelling := context.WithCancel(context.Background())
 	s.stopTelling = stopTelling
 	s.notify.serving(ctx, s.daemon.Gateway())
+	if s.succession.from != nil {
+		go s.takeClients()
+	} else {
+		a.tellDetached()
+	}
 	return s, nil
 }
 
@@ -119,13 +123,7 @@ func (s *service) beginTakingOver(from *control.Takeover) error {
 		_ = from.Conn.Close()
 		return err
 	}
-	s.tellSuccession()
-	socket, err := control.TakePath(s.options.controlPath())
-	if err != nil {
-		s.log.Error("there is no control socket", "reason", err) // too late to go back
-		return nil
-	}
-	return s.serveControl(socket)
+	return nil
 }
 
 func (s *service) listenProbe() (net.Listener, error) {
@@ -147,7 +145,10 @@ func (s *service) start(socket *engine.SocketFile) error {
 	if socket == nil {
 		return nil
 	}
-	return s.serveControl(socket)
+	if err := s.serveControl(socket); err != nil {
+		return errors.Join(err, s.daemon.Stop(0))
+	}
+	return nil
 }
 
 func (s *service) serveControl(socket *engine.SocketFile) error {
@@ -155,10 +156,11 @@ func (s *service) serveControl(socket *engine.SocketFile) error {
 		Gateway: s.daemon.Gateway(), Version: buildVersion(), Log: s.log,
 		Reload: s.reload, Drain: s.drain, Settings: s.settings, HandOver: s.handOver,
 	})
-	if err := s.control.Serve(socket); err != nil {
-		return errors.Join(err, s.daemon.Stop(0))
+	err := s.control.Serve(socket)
+	if err != nil {
+		s.control = nil
 	}
-	return nil
+	return err
 }
 
 // run serves until a signal or the console ends it.
@@ -169,8 +171,10 @@ func (s *service) run() error {
 			return s.stop(first.String())
 		case <-s.drainWanted:
 			return s.stop("drain")
-		case <-s.handedOver:
+		case <-s.succession.gone:
 			return s.stop("takeover")
+		case err := <-s.succession.failed:
+			return errors.Join(err, s.stop("takeover"))
 		case <-s.hangups:
 			ctx, cancel := context.WithTimeout(context.Background(), reloadWait)
 			_, _ = s.reload(ctx) // it logs how it went
@@ -195,17 +199,19 @@ func (s *service) stop(why string) error {
 	drainTimeout := s.options.drainTimeout
 	s.mu.Unlock()
 
-	if !isClosed(s.handedOver) {
-		s.notify.stopping(drainTimeout) // else the service goes on, with the other process
-	}
 	s.log.Info("stopping: requests in flight may finish", "by", why, "at_most", drainTimeout)
 	began := time.Now()
 	stopped := make(chan error, 1)
-	go func() { stopped <- s.daemon.Stop(drainTimeout) }()
+	go func() {
+		if serviceEnds := s.endTakeover(); serviceEnds { // else it goes on, with the other process
+			s.notify.stopping(drainTimeout)
+		}
+		stopped <- s.daemon.Stop(drainTimeout)
+	}()
 	second, err := s.awaitStop(stopped, began)
 	if second != nil {
 		s.log.Warn("second signal: exiting at once", "signal", second.String())
-		if s.control != nil {
+		if !s.succession.takes() && s.control != nil {
 			err = s.control.RemovePath()
 		}
 		return &exitError{code: signalCode(second), err: err}

@@ -18,6 +18,7 @@ type options struct {
 	pprof        string // pprofOff, pprofLoopback or pprofAnywhere
 	drainTimeout time.Duration
 	takeover     bool
+	detach       bool
 	logLevel     slog.Level
 	logFormat    string // "text" or "json"
 
@@ -215,6 +216,8 @@ func (o *options) settings() []setting {
 			help: "How long requests in flight may take to finish after SIGTERM or SIGINT; 0: they are given up at once."},
 		{flag: "takeover", env: "IPC_TAKEOVER", group: groupOperate, value: toggleValue(&o.takeover),
 			help: "If a gateway serves the socket, take it over with all its clients: no connect fails and no request is lost; the other one ends by itself."},
+		{flag: "detach", env: "IPC_DETACH", group: groupOperate, value: toggleValue(&o.detach),
+			help: "Serve in a process of its own, and return when that serves and, with --takeover, the other gateway has handed over: for ExecReload= of systemd, and scripts."},
 		{flag: "probe-addr", env: "IPC_PROBE_ADDR", group: groupOperate, arg: "HOST:PORT", value: addressValue(&o.probeAddr),
 			help: "Where /health, /ready and /metrics are served; off: nowhere."},
 		{flag: "pprof", env: "IPC_PPROF", group: groupOperate, value: pprofValue(&o.pprof),

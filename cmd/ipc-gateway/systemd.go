@@ -78,14 +78,43 @@ func (o *options) replace(flag, text string) {
 	}
 }
 
+// notifySocket is the environment variable with the socket at which systemd is told things.
+const notifySocket = "NOTIFY_SOCKET"
+
 // notifier tells systemd how the service does. Without systemd it tells nobody.
 type notifier struct {
-	log     *slog.Logger
-	enabled bool
+	log      *slog.Logger
+	enabled  bool
+	watchdog time.Duration // how often it wants to hear from us; 0: it does not
 }
 
 func newNotifier(log *slog.Logger) *notifier {
-	return &notifier{log: log, enabled: os.Getenv("NOTIFY_SOCKET") != ""}
+	n := &notifier{log: log, enabled: os.Getenv(notifySocket) != ""}
+	if !n.enabled {
+		return n
+	}
+	var err error
+	if n.watchdog, err = sd.SdWatchdogEnabled(false); err != nil {
+		log.Warn("systemd's watchdog cannot be fed", "error", err)
+	}
+	return n
+}
+
+// bequeath has the process that takes over know what systemd has told only this one.
+func (n *notifier) bequeath(l *engine.Legacy) {
+	if n.enabled {
+		l.NotifySocket, l.Watchdog = os.Getenv(notifySocket), n.watchdog
+	}
+}
+
+// inherit goes on with what the other process was told, where systemd has told this one nothing.
+func (n *notifier) inherit(l *engine.Legacy) {
+	if !n.enabled && l.NotifySocket != "" {
+		n.enabled = os.Setenv(notifySocket, l.NotifySocket) == nil
+	}
+	if n.watchdog == 0 {
+		n.watchdog = l.Watchdog
+	}
 }
 
 // tell sends assignments, as "READY=1".
@@ -125,12 +154,8 @@ func (n *notifier) serving(ctx context.Context, g *engine.Gateway) {
 			n.tell("STATUS=" + shown)
 		}
 	})
-	interval, err := sd.SdWatchdogEnabled(false)
-	if err != nil {
-		n.log.Warn("systemd's watchdog cannot be fed", "error", err)
-	}
-	if interval > 0 {
-		go every(ctx, interval/2, func() { n.feed(ctx, interval/2, g.Alive) })
+	if half := n.watchdog / 2; half > 0 {
+		go every(ctx, half, func() { n.feed(ctx, half, g.Alive) })
 	}
 }
 

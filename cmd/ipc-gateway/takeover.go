@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -40,8 +41,29 @@ func (s *service) findPredecessor() (*control.Takeover, error) {
 	return predecessor, nil
 }
 
-// takeOver starts the gateway in the place of one that serves: connected to NATS first, then with its sockets, then with
-// its clients, in the background. After an error the other one serves on.
+// succession is what takeovers that go on leave to be waited for.
+type succession struct {
+	// Of the process that takes over; nil: it does not.
+	inherited *engine.Inheritance
+	from      *net.UnixConn
+	took      chan struct{} // closed when nothing is taken any more
+	inCharge  bool          // then: this process has the service
+	failed    chan error    // has room for why this process gives up
+
+	// Of the process that hands over.
+	giving sync.Mutex    // held while it does
+	gone   chan struct{} // closed when the other process has the service
+}
+
+func newSuccession() succession {
+	return succession{took: make(chan struct{}), failed: make(chan error, 1), gone: make(chan struct{})}
+}
+
+// takes reports whether this process is still taking clients over: the control socket is the other one's.
+func (c *succession) takes() bool { return c.from != nil && !isClosed(c.took) }
+
+// takeOver starts the gateway in the place of one that serves: connected to NATS first, then with its sockets, and then, see
+// takeClients, with its clients. After an error the other one serves on.
 func (s *service) takeOver(from *control.Takeover) error {
 	gateway, err := engine.New(s.options.engine)
 	if err != nil {
@@ -53,18 +75,59 @@ func (s *service) takeOver(from *control.Takeover) error {
 	if err := s.inherit(gateway, from); err != nil {
 		return fmt.Errorf("nothing was taken over, the other gateway serves on: %w", errors.Join(err, gateway.Close()))
 	}
-	patience := s.options.drainTimeout + takeoverAskMax
-	go func() {
-		defer from.Conn.Close() //nolint:errcheck // all is said
-		clients, err := gateway.TakeClients(s.inherited, patience)
-		s.inherited.Close()
-		if err != nil {
-			s.log.Error("not all clients of the other gateway could be taken over", "error", err, "clients", clients)
-			return
-		}
-		s.log.Info("the takeover is complete", "clients", clients)
-	}()
+	s.succession.from = from.Conn
+	s.notify.inherit(&s.succession.inherited.Legacy)
 	return nil
+}
+
+// takeClients takes the clients of the other process, and then what only one process can have.
+func (s *service) takeClients() {
+	c := &s.succession
+	defer close(c.took)
+	clients, err := s.daemon.Gateway().TakeClients(c.inherited, s.takeCharge)
+	c.inherited.Close()
+	_ = c.from.Close()
+	c.inCharge = err == nil || errors.Is(err, engine.ErrPredecessorEnded)
+	switch {
+	case err == nil:
+		s.log.Info("the takeover is complete: this process remains, the other one ends", "clients", clients)
+	case errors.Is(err, engine.ErrPredecessorEnded):
+		s.log.Warn("the takeover was cut short: this process remains, with what it has taken; the other one has ended, or was told to", "clients", clients)
+	case errors.Is(err, net.ErrClosed):
+		s.log.Warn("the takeover was given up: the other process remains, this one ends", "clients", clients)
+	default:
+		s.log.Error("the takeover failed: the other process remains, this one ends", "error", err, "clients", clients)
+		c.failed <- fmt.Errorf("the takeover failed, the other gateway serves on: %w", err)
+	}
+	if c.inCharge {
+		s.app.tellDetached()
+	}
+}
+
+// takeCharge serves the operator, and is the service for systemd, from now on.
+func (s *service) takeCharge() {
+	i := s.succession.inherited
+	if i.Control != nil {
+		if err := s.serveControl(i.Control); err != nil {
+			s.log.Error("there is no control socket", "reason", err) // too late to go back
+		}
+		i.Control = nil // the server's
+	}
+	s.tellSuccession()
+}
+
+// endTakeover ends a takeover that goes on, whichever side of it this process is on: it was told to stop, so that the other one
+// remains. It reports whether the service ends with this process.
+func (s *service) endTakeover() (serviceEnds bool) {
+	c := &s.succession
+	if c.from != nil {
+		_ = c.from.Close()
+		<-c.took
+	}
+	s.daemon.Gateway().EndHandover()
+	c.giving.Lock() // handOver has said how it ended
+	defer c.giving.Unlock()
+	return !isClosed(c.gone) && (c.from == nil || c.inCharge)
 }
 
 // inherit makes gateway ready, and gives it the sockets of the other one.
@@ -83,12 +146,14 @@ func (s *service) inherit(gateway *engine.Gateway, from *control.Takeover) (err 
 		i.Close()
 		return err
 	}
-	if err := gateway.Listen(i.Socket); err != nil {
+	if err := gateway.TakeSocket(i); err != nil {
 		i.Close()
+		if probe != nil {
+			_ = probe.Close()
+		}
 		return err
 	}
-	i.Socket = nil // the gateway's
-	s.inherited = i
+	s.succession.inherited = i
 	s.daemon = daemon.Serve(gateway, probe, buildVersion(), s.log, s.options.probeOptions()...)
 	return nil
 }
@@ -120,14 +185,25 @@ func (s *service) handOver(conn *net.UnixConn) {
 		return
 	}
 	s.mu.Lock()
-	drainTimeout, probeAddress := s.options.drainTimeout, s.options.probeAddr
+	drainTimeout := s.options.drainTimeout
+	legacy := engine.Legacy{ProbeAddress: s.options.probeAddr, Control: s.control.Socket()}
 	s.mu.Unlock()
+	s.notify.bequeath(&legacy)
+
+	s.succession.giving.Lock()
+	defer s.succession.giving.Unlock()
 	s.log.Info("handing over to another process: it accepts clients now, and gets ours")
-	if err := s.daemon.HandOver(conn, probeAddress, drainTimeout); err != nil {
-		s.log.Error("the takeover failed, serving on", "error", err)
-		return
+	over, err := s.daemon.HandOver(conn, legacy, drainTimeout)
+	switch {
+	case over && err != nil:
+		s.log.Warn("the takeover was cut short: the other process remains, with what it has taken; this one ends, and serves the clients that are left until then", "reason", err)
+	case err != nil:
+		s.log.Error("the takeover failed, serving on: this process remains, the other one has ended or is about to", "error", err)
 	}
-	close(s.handedOver)
+	if over {
+		s.control.Leave()
+		close(s.succession.gone)
+	}
 }
 
 // tellSuccession tells systemd, if it runs us, which process is the service now.

@@ -111,33 +111,32 @@ func (d *Daemon) serveProbe(listener net.Listener) {
 	}()
 }
 
-// HandOver hands the gateway, its clients and the probe's port over to the process at the other end of conn: see
-// [engine.Gateway.HandOver]. probeAddress is what the probe's port was made by. After an error all goes on here. After
-// success Stop is still to be called.
-func (d *Daemon) HandOver(conn *net.UnixConn, probeAddress string, timeout time.Duration) error {
+// HandOver hands the gateway, its clients and legacy, to which it adds the probe's port, over to the process at the other end
+// of conn: see [engine.Gateway.HandOver]. If that is not over in the end all goes on here, else Stop is still to be called.
+func (d *Daemon) HandOver(conn *net.UnixConn, legacy engine.Legacy, timeout time.Duration) (over bool, err error) {
 	var port *os.File
 	if tcp, ok := d.listener.(*net.TCPListener); ok {
-		var err error
 		if port, err = tcp.File(); err != nil {
-			return err
+			return false, err
 		}
 		defer port.Close() //nolint:errcheck // a duplicate
 	}
+	legacy.Probe = port
 	accepting := false
-	err := d.gateway.HandOver(conn, port, probeAddress, func() {
+	over, err = d.gateway.HandOver(conn, legacy, func() {
 		accepting = true
 		d.stopProbe() // or some would be told of this process, and some of the other one
 	}, timeout)
-	if err == nil || !accepting || port == nil {
-		return err
+	if over || !accepting || port == nil {
+		return over, err
 	}
 	listener, listenErr := net.FileListener(port)
 	if listenErr != nil {
-		return errors.Join(err, fmt.Errorf("the probe is gone: %w", listenErr))
+		return false, errors.Join(err, fmt.Errorf("the probe is gone: %w", listenErr))
 	}
 	d.listener = listener
 	d.serveProbe(listener)
-	return err
+	return false, err
 }
 
 // ProbeAddr returns the address that the probe has, or "off".
