@@ -13,6 +13,7 @@
 //	POST /v1/kill       closes the connection of ?client=ID at once
 //	POST /v1/drain      begins a graceful shutdown; with ?wait=true tells how it goes
 //	POST /v1/reload     reads the configuration again
+//	POST /v1/takeover   hands over to the caller, on its connection
 //
 // Every answer is a JSON object, and that of a drain that is waited for is one after the other. One with a status from
 // 400 on has the field "error", which says what to do.

@@ -34,6 +34,7 @@ Examples:
     ipc-gateway serve --nats-url nats://10.0.0.5:4222,nats://10.0.0.6:4222 --nats-creds /etc/gateway.creds
     ipc-gateway serve --socket /run/gateway/gateway.sock --socket-mode 0660 --allow-gid editors --cpus 2,3
     IPC_CONFIG=/etc/ipc-gateway.yaml ipc-gateway serve --log-format json
+    ipc-gateway serve --takeover --detach --config /etc/ipc-gateway.yaml
 
 Exit codes: 0 stopped by a signal, 1 the socket or the probe's port cannot be used, 2 wrong settings (all are named, nothing was opened).`
 }

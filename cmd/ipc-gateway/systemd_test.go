@@ -230,3 +230,54 @@ func TestControlSocketIsTakenFromOneThatDrains(t *testing.T) {
 		t.Errorf("%d, %+v, %v", status, now, err)
 	}
 }
+
+// Goal: who takes over is told what systemd has told only the first process, and names itself, feeds the watchdog and never says
+// that the service stops; and so on from one to the next.
+func TestSystemdGoesAlongWithATakeover(t *testing.T) {
+	m := listenNotify(t)
+	told := m.everything()
+	nats := natsServer(t).ConnectedUrl()
+	g := serve(t, []string{"NOTIFY_SOCKET=" + m.path, "WATCHDOG_USEC=100000"}, "--nats-url", nats)
+	g.waitReady(http.StatusOK, "")
+	for range 2 {
+		next := succeed(t, g, "--nats-url", nats)
+		before := len(told.String()) // all of the other one, which has ended
+		waitFor(t, func() error {
+			if !strings.Contains(told.String()[before:], "\nWATCHDOG=1\n") {
+				return errors.New("the watchdog is not fed")
+			}
+			return nil
+		})
+		wantAll(t, told.String(), fmt.Sprintf("\nMAINPID=%d\n", next.cmd.Process.Pid))
+		g = next
+	}
+	if strings.Contains(told.String(), "STOPPING=1") {
+		t.Errorf("the service stops: %q", told.String())
+	}
+	g.signal(syscall.SIGTERM)
+	if code := g.wait(); code != 0 {
+		t.Errorf("exit code %d: %s", code, g.stderr.String())
+	}
+	waitFor(t, func() error {
+		if !strings.Contains(told.String(), "\nSTOPPING=1\n") {
+			return errors.New("the service does not stop")
+		}
+		return nil
+	})
+}
+
+// everything takes what is told, each message between line ends: whoever tells something waits while the socket is full.
+func (m *manager) everything() *lockedBuffer {
+	told := &lockedBuffer{}
+	go func() {
+		message := make([]byte, 4096)
+		for {
+			n, err := m.Read(message)
+			if err != nil {
+				return // the test is over
+			}
+			_, _ = told.Write(append(append([]byte{'\n'}, message[:n]...), '\n'))
+		}
+	}()
+	return told
+}
