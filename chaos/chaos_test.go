@@ -66,6 +66,7 @@ func TestChaos(t *testing.T) {
 	}
 	t.Logf("%v with faults, last seed %d, baseline %v\n%d faults, %d connections, %v%v", time.Since(began).Round(time.Second), seed-1, w.baseline,
 		w.faultCount(), w.connections.Load(), &w.history.tally, w.faultTable())
+	w.wantTakeovers()
 	problems := w.history.broken()
 	for _, problem := range problems[:min(len(problems), 20)] {
 		t.Error(problem)
@@ -280,6 +281,17 @@ func (w *world) checkBaseline() {
 	})
 	if err != nil {
 		w.history.problem(nil, "something is left: %v", err)
+	}
+}
+
+// takeoversLeast is the share of the takeovers that were begun, and not killed, that must be completed: NATS is not away for longer than one
+// waits.
+const takeoversLeast = 0.5
+
+func (w *world) wantTakeovers() {
+	begun := w.injected["take over the gateway"] + w.injected["freeze a takeover"]
+	if done := w.gateway.takeovers.Load(); float64(done) < takeoversLeast*float64(begun) {
+		w.history.problem(nil, "%d of %d takeovers were completed", done, begun)
 	}
 }
 

@@ -57,6 +57,7 @@ var faults = []fault{
 	{"reload", onGateway, 3, reload},
 	{"take over the gateway", onGateway, 4, takeOver},
 	{"kill -9 a takeover", onGateway, 1, killTakeover},
+	{"freeze a takeover", onGateway, 2, freezeTakeover},
 	{"kill -9 a nats-server", onServers, 4, killServer},
 	{"kill -9 all nats-servers", onServers, 1, killServers},
 	{"freeze a nats-server", onServers, 4, freezeServer},
@@ -101,8 +102,21 @@ func freezeGateway(w *world, rng *rand.Rand) (string, error) {
 
 func takeOver(w *world, _ *rand.Rand) (string, error) {
 	began := time.Now()
-	done, err := w.gateway.takeover()
+	done, err := w.gateway.takeover(nil)
 	return fmt.Sprintf("done: %v, in %v", done, time.Since(began).Round(time.Millisecond)), err
+}
+
+// freezeTakeover freezes the process that takes over at some moment, for longer than the other one's patience or not.
+func freezeTakeover(w *world, rng *rand.Rand) (string, error) {
+	after, length := time.Duration(rng.IntN(200))*time.Millisecond, time.Duration(50+rng.IntN(2500))*time.Millisecond
+	done, err := w.gateway.takeover(func(pid int) error {
+		time.Sleep(after) // the schedule
+		err := freeze(pid)
+		time.Sleep(length)
+		thaw(pid)
+		return err
+	})
+	return fmt.Sprintf("after %v for %v, done: %v", after, length, done), err
 }
 
 func killTakeover(w *world, rng *rand.Rand) (string, error) {

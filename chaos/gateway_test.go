@@ -31,6 +31,8 @@ type gateway struct {
 	// connection that ends was ended by a fault if this is odd when it was made, or has changed since.
 	ends atomic.Int64
 
+	takeovers atomic.Int64 // that were completed
+
 	mu     sync.Mutex
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd has ended
@@ -127,23 +129,57 @@ func (g *gateway) tell(mayEnd bool) (cmd *exec.Cmd, exited chan struct{}) {
 }
 
 // takeover starts a process that takes over from the one that runs, and reports whether it did. No connection ends by that;
-// it may fail when NATS is away, and then the old one goes on.
-func (g *gateway) takeover() (done bool, err error) {
+// it may fail for one of takeoverReasons, and then the old one goes on. meanwhile, if it is not nil, does something to the new one.
+func (g *gateway) takeover(meanwhile func(pid int) error) (done bool, err error) {
 	_, oldExited := g.tell(true)
+	log, _ := os.ReadFile(g.logPath)
 	next, nextExited, err := g.spawn("--takeover")
 	if err != nil {
 		return false, err
 	}
+	if meanwhile != nil {
+		if err := meanwhile(next.Process.Pid); err != nil && !isClosed(nextExited) {
+			return false, err
+		}
+	}
 	select {
 	case <-oldExited:
 		g.adopt(next, nextExited)
+		g.takeovers.Add(1)
 		return true, nil
 	case <-nextExited:
 		g.tell(false)
-		return false, nil
+		if isClosed(oldExited) {
+			return false, errors.New("both processes of a takeover have ended")
+		}
+		return false, g.knownReason(len(log))
 	case <-time.After(patience):
 		_ = next.Process.Kill()
 		return false, fmt.Errorf("the takeover goes on after %v", patience)
+	}
+}
+
+// takeoverReasons is what a process that does not take over may say: NATS is away. It has taken nothing then.
+var takeoverReasons = []string{"nothing was taken over, the other gateway serves on: not ready after "}
+
+// knownReason returns an error unless the log has a known reason from offset on.
+func (g *gateway) knownReason(offset int) error {
+	log, _ := os.ReadFile(g.logPath)
+	said := string(log[min(offset, len(log)):])
+	for _, reason := range takeoverReasons {
+		if strings.Contains(said, reason) {
+			return nil
+		}
+	}
+	return fmt.Errorf("the process that was to take over has ended, for no known reason: %s", said[max(0, len(said)-2000):])
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

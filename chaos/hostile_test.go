@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"bytes"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -21,7 +22,11 @@ var hostiles = []struct {
 	{"random bytes", (*hostile).babble},
 	{"connects and closes", (*hostile).storm},
 	{"half open", (*hostile).halfOpen},
+	{"ends, and never reads", (*hostile).endUnread},
 }
+
+// unreadLife is how long a client stays that has ended its side and takes nothing: through whole takeovers.
+const unreadLife = 8 * time.Second
 
 // hostileLife is how long a hostile client waits for anything.
 const hostileLife = 2 * time.Second
@@ -164,4 +169,25 @@ func (h *hostile) halfOpen() {
 		_ = conn.CloseWrite()
 	}
 	_, _ = io.Copy(io.Discard, conn)
+}
+
+// endUnread asks for more than a socket holds, and then shuts down its writing side, or talks rubbish, and takes nothing for long.
+func (h *hostile) endUnread() {
+	conn := h.dial()
+	if conn == nil {
+		return
+	}
+	defer conn.Close()
+	for id := range uint64(8) {
+		if _, err := conn.Write(h.request(id, 128<<10)); err != nil {
+			return
+		}
+	}
+	h.sleep(200 * time.Millisecond) // some answers wait
+	if h.rng.IntN(2) == 0 {
+		_ = conn.CloseWrite()
+	} else {
+		_, _ = conn.Write(bytes.Repeat([]byte{0xff}, 64))
+	}
+	h.sleep(unreadLife)
 }
