@@ -68,5 +68,6 @@
 // # Takeover
 //
 // Another process can go on with the socket and the clients of this one (handover.go, takeover.go). Each connection is
-// passed when nothing of it is in flight, with what was read and not served, and what is still to be written.
+// passed when nothing of it is in flight, with what was read and not served, and what is still to be written. Whose it is
+// meanwhile no clock decides, see handoverwire.go.
 package engine
