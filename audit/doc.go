@@ -14,12 +14,13 @@
 // # Files
 //
 // The log named FILE is in the segments FILE.00000001, FILE.00000002 and so on, or FILE.00000001.zst once compressed.
-// Nothing is renamed or written again. Whoever writes a segment has created it itself and holds its lock (flock), so
+// Nothing is renamed or written again. FILE.00000001.end is the mark of a process that ended well (mark.go),
+// FILE.00000001.cut what a later process cut off the segment and is no torn record (recovery.go). Whoever writes a segment has created it itself and holds its lock (flock), so
 // that several processes may write the same log, each its own segments: this is how a takeover goes.
 //
 // # Format
 //
-// All numbers are big-endian. A segment is the magic "IPCAUD01" and then records:
+// All numbers are big-endian. A segment is the magic "IPCAUD02" and then records:
 //
 //	u32 length of the body
 //	u32 CRC-32C of the length and the body
@@ -34,10 +35,11 @@
 //	4 answered  a request with its outcome: u8 kind, u8 version, u8 type, u8 flags, u16 loop, u16 subject bytes, u64 id,
 //	            i64 time, u64 client, u64 correlation id, u32 uid, u32 gid, i32 pid, u32 timeout in ms,
 //	            u32 header bytes, u32 payload bytes, 16 bytes trace id, u32 recorded header bytes, u32 answer bytes,
-//	            i64 duration, u8 code, 7 bytes 0, subject, recorded headers, recorded payload
+//	            i64 duration, u8 code, 7 bytes 0, 8 bytes span id, subject, recorded headers, recorded payload
 //	5 gap       u8 kind, u8 0, u16 loop, u32 0, i64 time, u64 requests that are not in the log
-//	6 end       u8 kind, u8 1 if another process closed the segment, u16 0, u32 bytes that were cut off before that,
-//	            i64 time, u64 records, 32 bytes hash
+//	6 end       u8 kind, u8 flags, u16 0, u32 bytes that were cut off before that, i64 time, u64 records, 32 bytes hash;
+//	            flags: 1 another process closed the segment, 2 what it cut off was no torn record, 4 the segment
+//	            had been closed by its own process, and had lost that end
 //
 // Times are nanoseconds since 1970, durations nanoseconds. A run is one process that writes the log; an outcome goes with the
 // last request of its run, loop and id.

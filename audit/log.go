@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -20,6 +22,8 @@ const (
 	retryEvery = 100 * time.Millisecond
 	// othersEvery is how often it is looked whether other processes have closed their segments.
 	othersEvery = 200 * time.Millisecond
+	// recoverEvery is how often it is tried to close what earlier processes left: that may be a lot to read.
+	recoverEvery = time.Second
 	// complainEvery is the shortest time between two messages on a log that cannot be written.
 	complainEvery = 10 * time.Second
 )
@@ -39,17 +43,22 @@ type Log struct {
 	done    sync.WaitGroup
 
 	// Owned by the log's goroutine.
-	pending   []byte // whole records that belong into no segment yet
-	pendingAt int
-	segment   *segment // nil: none could be made yet
-	parents   []parent // of the next segment
-	last      uint64   // number of the last segment; 0: there was none
-	others    []other
-	ending    bool
-	othersDue time.Time
-	syncDue   time.Time
-	complain  time.Time
-	err       error // of Close
+	pending      []byte // whole records that belong into no segment yet
+	pendingAt    int
+	segment      *segment // nil: none could be made yet
+	parents      []parent // of the next segment
+	last         uint64   // number of the last segment; 0: there was none
+	others       []other
+	recovered    bool     // what earlier processes left is closed
+	unmark       []parent // of the segment that is open, until its head is on the disk
+	ending       bool
+	othersDue    time.Time
+	syncDue      time.Time
+	recoverDue   time.Time
+	recoverErr   error // of the last try
+	complain     time.Time
+	complainSync time.Time
+	err          error // of Close
 
 	// Atomic.
 	parked  atomic.Bool  // the log's goroutine waits to be woken
@@ -76,8 +85,9 @@ type Stats struct {
 	Lag         time.Duration // how long the oldest record that was taken from a ring waits to be written
 }
 
-// Open opens the log that cfg names for as many loops, after it has closed what processes left that did not end well. cfg is
-// valid. Wall counts from started. Close is to be called.
+// Open opens the log that cfg names for as many loops, after it has deleted what is not to be kept and closed what processes left
+// that did not end well. If there is no room for that the log begins as one whose disk has become full: it tries again. cfg is valid.
+// Wall counts from started. Close is to be called.
 func Open(cfg Config, loops int, started time.Time, log *slog.Logger) (*Log, error) {
 	l := &Log{
 		cfg: cfg, log: log, wakes: make(chan struct{}, 1), stop: make(chan struct{}), tidy: make(chan struct{}, 1),
@@ -90,11 +100,15 @@ func Open(cfg Config, loops int, started time.Time, log *slog.Logger) (*Log, err
 	for i := range loops {
 		l.rings = append(l.rings, newRing(l, i, cfg.RingBytes))
 	}
-	err := l.recover()
+	err := l.makeRoom()
 	if err == nil {
 		err = l.flush()
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case isFull(err):
+		l.report(err)
+	default:
 		if l.segment != nil {
 			_ = l.segment.file.Close()
 		}
@@ -270,6 +284,7 @@ func (l *Log) flush() error {
 		if err != nil {
 			return err
 		}
+		l.removeMarks()
 		if l.segment.closing {
 			l.finishSegment()
 			continue
@@ -301,14 +316,20 @@ func (l *Log) fitting() (n int, records uint64) {
 	return n, records
 }
 
-// begin makes the next segment.
+// begin makes the next segment, after what earlier processes left is closed.
 func (l *Log) begin() error {
+	if !l.recovered {
+		if err := l.recover(); err != nil {
+			return err
+		}
+		l.recovered = true
+	}
 	h := head{time: l.now(), pid: uint32(os.Getpid()), run: l.run, parents: l.parents}
 	s, err := createSegment(l.cfg.Path, h)
 	if err != nil {
 		return err
 	}
-	l.segment, l.parents = s, nil
+	l.segment, l.unmark, l.parents = s, l.parents, nil
 	for number := l.last + 1; l.last != 0 && number < s.number; number++ {
 		l.others = append(l.others, other{segmentFile: segmentFile{number: number, path: segmentPath(l.cfg.Path, number)}})
 	}
@@ -320,11 +341,22 @@ func (l *Log) begin() error {
 	return nil
 }
 
+// removeMarks deletes the marks of the segments that the open one continues, whose hashes it has now.
+func (l *Log) removeMarks() {
+	for _, p := range l.unmark {
+		removeMark(segmentPath(l.cfg.Path, p.number), p.hash)
+	}
+	l.unmark = nil
+}
+
 // finishSegment closes the segment, whose end is written.
 func (l *Log) finishSegment() {
 	s := l.segment
-	if l.cfg.Sync != SyncNone {
+	if l.cfg.Sync != SyncNone || l.ending {
 		l.countSync(s.sync())
+	}
+	if l.ending {
+		l.markEnd(s)
 	}
 	_ = s.file.Close()
 	l.parents = append(l.parents, parent{s.number, s.end.hash})
@@ -335,6 +367,17 @@ func (l *Log) finishSegment() {
 	default:
 	}
 }
+
+// markEnd leaves the mark of the last segment, before another process can take that for its parent.
+func (l *Log) markEnd(s *segment) {
+	path := segmentPath(l.cfg.Path, s.number)
+	if err := writeMark(path, s.number, mark{s.written, s.end.hash}); err != nil {
+		l.log.Warn("the end of the audit log cannot be marked: whether it is cut off will not show", "segment", path, "reason", err)
+	}
+}
+
+// isFull reports whether an error means that there will be room some time.
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // upkeep does what is due by time. REQUIRES: there is a segment, all is written.
 func (l *Log) upkeep() error {
@@ -360,11 +403,12 @@ func (l *Log) upkeep() error {
 	switch {
 	case l.cfg.Sync == SyncAlways:
 		l.countSync(s.sync())
-	case l.cfg.Sync == SyncInterval && l.syncDue.IsZero():
-		l.syncDue = now.Add(l.cfg.SyncEvery)
-	case l.cfg.Sync == SyncInterval && !now.Before(l.syncDue):
-		l.syncDue = time.Time{}
+	case l.cfg.Sync == SyncInterval && !l.syncDue.IsZero() && !now.Before(l.syncDue):
 		l.countSync(s.sync())
+		l.syncDue = time.Time{}
+	}
+	if s.dirty && l.cfg.Sync != SyncNone && l.syncDue.IsZero() {
+		l.syncDue = now.Add(l.cfg.SyncEvery) // the first time, or again
 	}
 	return nil
 }
@@ -392,6 +436,11 @@ func (l *Log) countSync(err error) {
 		return
 	}
 	l.stats.syncErrors.Add(1)
+	now := time.Now()
+	if now.Before(l.complainSync) {
+		return
+	}
+	l.complainSync = now.Add(complainEvery)
 	l.log.Error("the audit log cannot be forced to the disk", "audit", l.cfg.Path, "reason", err)
 }
 
@@ -422,7 +471,11 @@ func (l *Log) finish() error {
 
 // recover closes the segments that processes left which did not end well, and finds out which ones the next segment
 // continues.
-func (l *Log) recover() error {
+func (l *Log) recover() (err error) {
+	if l.recoverErr != nil && time.Now().Before(l.recoverDue) {
+		return l.recoverErr
+	}
+	defer func() { l.recoverErr, l.recoverDue = err, time.Now().Add(recoverEvery) }()
 	segments, err := listSegments(l.cfg.Path)
 	if err != nil {
 		return err
@@ -439,8 +492,8 @@ func (l *Log) recover() error {
 				return fmt.Errorf("closing %s, which its process has left: %w", s.path, err)
 			}
 			if e != nil {
-				l.log.Warn("a segment of the audit log was left open, it is closed now",
-					"segment", s.path, "records", e.records, "bytes_cut_off", e.cut)
+				l.log.Warn("a segment of the audit log was left open, it is closed now", "segment", s.path, "records", e.records,
+					"bytes_cut_off", e.cut, "corrupt", e.closing&closedCorrupt != 0, "had_an_end", e.closing&closedTwice != 0)
 			}
 		}
 		h, err := headOf(s)

@@ -165,7 +165,7 @@ func (r *reader) readTail(t *tail) (more bool, err error) {
 		}
 		body := framed[frameBytes:]
 		if body[0] == kindEnd {
-			if e, err := decodeEnd(body); err == nil && e.recovered {
+			if e, err := decodeEnd(body); err == nil && e.closing != 0 {
 				return false, r.giveUp(&t.run)
 			}
 			return false, nil

@@ -17,10 +17,10 @@ const (
 )
 
 const (
-	magic = "IPCAUD01"
+	magic = "IPCAUD02"
 
 	frameBytes    = 8       // length and checksum
-	requestBytes  = 104     // the fixed part of a body, without subject, headers and payload
+	requestBytes  = 112     // the fixed part of a body, without subject, headers and payload
 	outcomeBytes  = 24      // a body
 	gapBytes      = 24      // a body
 	headBytes     = 40      // a body without parents
@@ -64,6 +64,7 @@ type Request struct {
 	Type          byte
 	Flags         byte
 	TraceID       [16]byte // all zero: none
+	SpanID        [8]byte  // the gateway's span if the request is sampled, else the caller's; all zero: none
 	HeaderBytes   uint32   // as they came
 	PayloadBytes  uint32
 	Subject       []byte
@@ -113,6 +114,7 @@ func putRequest(b *[frameBytes + requestBytes]byte, kind byte, r *Request, o *Ou
 	be.PutUint32(body[84:], o.AnswerBytes)
 	be.PutUint64(body[88:], uint64(o.Duration))
 	be.PutUint64(body[96:], uint64(o.Code)<<56)
+	copy(body[104:112], r.SpanID[:])
 }
 
 // putOutcome fills a record, without its checksum, into b.
@@ -180,22 +182,32 @@ func appendHead(dst []byte, h *head) []byte {
 	return appendRecord(dst, body)
 }
 
+// closing says who closed a segment, and what was found then: bits. 0: its own process did.
+type closing byte
+
+const (
+	// closedLater: a later process did, after a kill.
+	closedLater closing = 1 << iota
+	// closedCorrupt: it cut off bytes that are no torn record, as a kill leaves it. They are kept beside the segment.
+	closedCorrupt
+	// closedTwice: the segment had been closed by its own process, and had lost that end since.
+	closedTwice
+	closingBits = iota
+)
+
 // end is the last record of a closed segment.
 type end struct {
-	recovered bool   // closed by a later process
-	cut       uint32 // bytes that it cut off then
-	time      int64
-	records   uint64 // before this one
-	hash      [hashBytes]byte
+	closing closing
+	cut     uint32 // bytes that a later process cut off
+	time    int64
+	records uint64 // before this one
+	hash    [hashBytes]byte
 }
 
 // body returns the body of e, with its hash as far as e has one.
 func (e *end) body() (body [endBytes]byte) {
 	be := binary.BigEndian
-	body[0] = kindEnd
-	if e.recovered {
-		body[1] = 1
-	}
+	body[0], body[1] = kindEnd, byte(e.closing)
 	be.PutUint32(body[4:], e.cut)
 	be.PutUint64(body[8:], uint64(e.time))
 	be.PutUint64(body[16:], e.records)
@@ -227,10 +239,10 @@ func decodeHead(body []byte) (h head, err error) {
 
 func decodeEnd(body []byte) (e end, err error) {
 	be := binary.BigEndian
-	if len(body) != endBytes || body[0] != kindEnd || body[1] > 1 {
+	if len(body) != endBytes || body[0] != kindEnd || body[1] >= 1<<closingBits {
 		return e, errRecord
 	}
-	e = end{recovered: body[1] == 1, cut: be.Uint32(body[4:]), time: int64(be.Uint64(body[8:])), records: be.Uint64(body[16:])}
+	e = end{closing: closing(body[1]), cut: be.Uint32(body[4:]), time: int64(be.Uint64(body[8:])), records: be.Uint64(body[16:])}
 	copy(e.hash[:], body[endHashOffset:])
 	return e, nil
 }
@@ -246,6 +258,7 @@ func decodeRequest(body []byte) (r Request, o Outcome, err error) {
 		Time: int64(be.Uint64(body[16:])), Client: be.Uint64(body[24:]), CorrelationID: be.Uint64(body[32:]),
 		UID: be.Uint32(body[40:]), GID: be.Uint32(body[44:]), PID: int32(be.Uint32(body[48:])), TimeoutMs: be.Uint32(body[52:]),
 		HeaderBytes: be.Uint32(body[56:]), PayloadBytes: be.Uint32(body[60:]), TraceID: [16]byte(body[64:80]),
+		SpanID: [8]byte(body[104:112]),
 	}
 	o = Outcome{Code: body[96], AnswerBytes: be.Uint32(body[84:]), Duration: int64(be.Uint64(body[88:]))}
 	subject, headers := int(be.Uint16(body[6:])), be.Uint32(body[80:])

@@ -21,7 +21,7 @@ func TestOpensAtTheLastWholeRecord(t *testing.T) {
 	}
 	closeLog(t, l)
 	for size := range len(whole) + 1 {
-		cfg.Path = filepath.Join(t.TempDir(), "audit")
+		cfg.Path = filepath.Join(memoryDir(t), "audit")
 		if err := os.WriteFile(segmentPath(cfg.Path, 1), whole[:size], 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -38,6 +38,16 @@ func TestOpensAtTheLastWholeRecord(t *testing.T) {
 			t.Fatalf("cut at byte %d: %+v", size, got)
 		}
 	}
+}
+
+// memoryDir is a folder in memory, where forcing to the disk takes no time.
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "audit-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // Goal: what is no torn record is not thrown away when a log is opened again, but kept beside it.
@@ -61,7 +71,122 @@ func TestChangedBytesAreKept(t *testing.T) {
 	if err != nil || !strings.HasSuffix(string(open1), string(cut)) || len(cut) < len(open1)/2-200 {
 		t.Errorf("%d bytes are kept, %v", len(cut), err)
 	}
-	wantVerified(t, cfg.Path)
+	closeLog(t, open(t, cfg))
+	problems := strings.Join(problemsOf(t, cfg.Path), "\n")
+	if !strings.Contains(problems, "audit.00000001.cut has bytes") || !strings.Contains(problems, "the machine died") {
+		t.Errorf("two starts later the problems are: %s", problems)
+	}
+	if err := os.Remove(name + cutName); err != nil {
+		t.Fatal(err)
+	}
+	if problems := problemsOf(t, cfg.Path); len(problems) == 0 {
+		t.Error("without what was cut off nothing says that it was")
+	}
+}
+
+// Goal: a record whose length was changed, so that it seems to be longer than the segment, is no torn one.
+func TestChangedLengthIsNoTornRecord(t *testing.T) {
+	cfg := testConfig(t)
+	l := open(t, cfg)
+	record(l, 0, 10)
+	written(t, l)
+	name := segmentPath(cfg.Path, 1)
+	content, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeLog(t, l)
+	if err := os.Remove(name + markName); err != nil { // as if it had been killed
+		t.Fatal(err)
+	}
+	content[len(magic)+1] |= 0x10 // of the head: a mebibyte
+	if err := os.WriteFile(name, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	closeLog(t, open(t, cfg))
+	if problems := strings.Join(problemsOf(t, cfg.Path), "\n"); !strings.Contains(problems, "no torn record") {
+		t.Errorf("problems: %s", problems)
+	}
+}
+
+// Goal: who cuts the end off a log whose process ended well is found out, also when gateways have run since, whatever he cuts off, and
+// also if he takes the newest segment away.
+func TestCutEndShowsAfterRestarts(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		cut  func(name string) error
+		want string
+	}{
+		{"the end", func(name string) error { return cutBytes(name, frameBytes+endBytes) }, "its end was cut off"},
+		{"records", func(name string) error { return cutRecords(name, 5) }, "its end was cut off"},
+		{"half a record", func(name string) error { return cutBytes(name, frameBytes+endBytes+30) }, "its end was cut off"},
+		{"all but the head", func(name string) error { return os.Truncate(name, int64(len(magic)+frameBytes+headBytes)) }, "its end was cut off"},
+		{"the segment", os.Remove, "segment 2"},
+		{"records, and a new end made", func(name string) error {
+			if err := cutRecords(name, 5); err != nil {
+				return err
+			}
+			f, err := os.OpenFile(name, os.O_RDWR|os.O_APPEND, 0)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			found := examine(f, nil)
+			forged := segment{file: f, hash: found.hash, records: found.records}
+			forged.appendEnd(end{})
+			_, err = f.Write(forged.out)
+			return err
+		}, "its process had closed it"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := testConfig(t)
+			closeLog(t, open(t, cfg))
+			l := open(t, cfg)
+			record(l, 0, 10)
+			closeLog(t, l)
+			wantVerified(t, cfg.Path)
+			names := segmentsOf(t, cfg.Path)
+			if err := test.cut(names[len(names)-1]); err != nil {
+				t.Fatal(err)
+			}
+			for starts := range 3 {
+				if problems := strings.Join(problemsOf(t, cfg.Path), "\n"); !strings.Contains(problems, test.want) {
+					t.Errorf("%d starts later the problems are: %s\nwant: %s", starts, problems, test.want)
+				}
+				l := open(t, cfg)
+				record(l, 100, 3)
+				closeLog(t, l)
+			}
+		})
+	}
+}
+
+// cutRecords cuts so many records off a segment.
+func cutRecords(name string, count int) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	in, at := newScanner(f), []int64{}
+	for _, err = in.next(); err == nil; _, err = in.next() {
+		at = append(at, in.at)
+	}
+	return os.Truncate(name, at[len(at)-1-count])
+}
+
+// Goal: a process that ends well leaves one mark, however many there were before.
+func TestOneMarkIsLeft(t *testing.T) {
+	cfg := testConfig(t)
+	for range 3 {
+		l := open(t, cfg)
+		record(l, 0, 3)
+		closeLog(t, l)
+	}
+	marks, err := numbersBeside(cfg.Path, markName)
+	if err != nil || !slices.Equal(marks, []uint64{3}) {
+		t.Errorf("marks of %v, %v", marks, err)
+	}
 }
 
 // Goal: two processes that write the same log at the same time, as in a takeover, each have segments of their own; when the first

@@ -224,6 +224,14 @@ func createSegment(path string, h head) (*segment, error) {
 	if len(segments) > 0 {
 		number = segments[len(segments)-1].number + 1
 	}
+	// One that was deleted shows by its mark, unless another one gets its number.
+	marked, err := numbersBeside(path, markName)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range marked {
+		number = max(number, n+1)
+	}
 	for ; ; number++ {
 		f, err := os.OpenFile(segmentPath(path, number), os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, filePermission)
 		if errors.Is(err, fs.ErrExist) {
@@ -288,63 +296,9 @@ func (s *segment) sync() error {
 	if !s.dirty {
 		return nil
 	}
-	s.dirty = false
-	return unix.Fdatasync(int(s.file.Fd()))
-}
-
-// recoverSegment closes a segment that nobody writes any more: what is behind its last whole record is cut off. Bytes that
-// are no torn record, as a kill leaves it, are kept in a file of their own. It returns nil if there was
-// nothing to do, or another process does it.
-func recoverSegment(s *segmentFile, fresh head) (*end, error) {
-	f, err := os.OpenFile(s.path, os.O_RDWR|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if !lock(f) {
-		return nil, nil
-	}
-	if _, closed := endOf(f); closed {
-		return nil, nil
-	}
-	found := examine(io.NewSectionReader(f, 0, 1<<62), nil)
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	cut := info.Size() - found.whole
-	switch {
-	case found.problem == nil, errors.Is(found.problem, ErrTorn):
-	case !errors.Is(found.problem, ErrCorrupt) && !errors.Is(found.problem, errRecord):
-		return nil, found.problem
-	default:
-		if err := keepCut(f, s.path+".cut", found.whole, cut); err != nil {
-			return nil, err
-		}
-	}
-	if err := f.Truncate(found.whole); err != nil {
-		return nil, err
-	}
-	again := &segment{file: f, number: s.number, hash: found.hash, records: found.records, written: found.whole}
-	if found.whole == 0 {
-		fresh.number = s.number
-		again = newSegment(f, &fresh)
-	}
-	again.appendEnd(end{recovered: true, cut: uint32(min(cut, 1<<32-1)), time: fresh.time})
-	if err := again.write(); err != nil {
-		return nil, err
-	}
-	return &again.end, again.sync()
-}
-
-// keepCut copies what is about to be cut off into a file of its own.
-func keepCut(f *os.File, name string, at, bytes int64) error {
-	kept, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, filePermission)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(kept, io.NewSectionReader(f, at, bytes))
-	return errors.Join(err, kept.Sync(), kept.Close())
+	err := unix.Fdatasync(int(s.file.Fd()))
+	s.dirty = err != nil
+	return err
 }
 
 // syncFolder makes the names of new segments last.

@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// partialName ends the name of a compressed segment that is not finished.
+const partialName = ".partial"
+
 // tidyEvery is how often it is looked for segments that have become too old.
 const tidyEvery = time.Minute
 
@@ -32,11 +35,46 @@ func (l *Log) keepTidy() {
 }
 
 func (l *Log) tidyUp() error {
-	segments, err := listSegments(l.cfg.Path)
+	closed, err := l.removeOld()
+	for i := range closed {
+		if s := &closed[i]; l.cfg.Compress && !s.compressed && !l.stopped() {
+			err = errors.Join(err, compress(s))
+		}
+	}
+	return err
+}
+
+// makeRoom deletes what is not to be kept, and what a process left that was killed while it compressed a segment.
+func (l *Log) makeRoom() error {
+	numbers, err := numbersBeside(l.cfg.Path, compressedName+partialName)
 	if err != nil {
 		return err
 	}
-	closed := segments[:0:0]
+	for _, number := range numbers {
+		err = errors.Join(err, removePartial(segmentPath(l.cfg.Path, number)))
+	}
+	_, e := l.removeOld()
+	return errors.Join(err, e)
+}
+
+// removePartial deletes the unfinished compressed form of a segment, unless a process works on it.
+func removePartial(path string) error {
+	plain, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err == nil {
+		defer plain.Close()
+		if !lock(plain) {
+			return nil
+		}
+	}
+	return ignoreMissing(os.Remove(path + compressedName + partialName))
+}
+
+// removeOld deletes the closed segments that are not to be kept, and returns the others.
+func (l *Log) removeOld() (closed []segmentFile, err error) {
+	segments, err := listSegments(l.cfg.Path)
+	if err != nil {
+		return nil, err
+	}
 	oldest := 0 // of the closed ones, how many are older than all that are open
 	for _, s := range segments {
 		if isLocked(s.name()) {
@@ -47,16 +85,16 @@ func (l *Log) tidyUp() error {
 		}
 		closed = append(closed, s)
 	}
+	left := closed[:0:0]
 	for i := range closed {
 		s := &closed[i]
-		switch {
-		case i < oldest && (l.cfg.Keep > 0 && i < len(closed)-l.cfg.Keep || l.cfg.KeepAge > 0 && olderThan(s, l.cfg.KeepAge)):
+		if i < oldest && (l.cfg.Keep > 0 && i < len(closed)-l.cfg.Keep || l.cfg.KeepAge > 0 && olderThan(s, l.cfg.KeepAge)) {
 			err = errors.Join(err, remove(s))
-		case l.cfg.Compress && !s.compressed && !l.stopped():
-			err = errors.Join(err, compress(s))
+			continue
 		}
+		left = append(left, *s)
 	}
-	return err
+	return left, err
 }
 
 func (l *Log) stopped() bool {
@@ -73,9 +111,9 @@ func olderThan(s *segmentFile, age time.Duration) bool {
 	return err == nil && time.Since(info.ModTime()) > age
 }
 
-// remove deletes a closed segment in both its forms.
+// remove deletes a closed segment in both its forms, and what is beside it.
 func remove(s *segmentFile) (err error) {
-	for _, name := range []string{s.path, s.path + compressedName} {
+	for _, name := range []string{s.path + markName, s.path + cutName, s.path, s.path + compressedName} {
 		if e := os.Remove(name); e != nil && !errors.Is(e, fs.ErrNotExist) {
 			err = errors.Join(err, e)
 		}
@@ -97,7 +135,7 @@ func compress(s *segmentFile) error {
 	if _, closed := endOf(in); !closed {
 		return nil
 	}
-	partial := s.path + compressedName + ".partial"
+	partial := s.path + compressedName + partialName
 	if err := compressTo(partial, in); err != nil {
 		return errors.Join(err, ignoreMissing(os.Remove(partial)))
 	}

@@ -4,6 +4,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"time"
 )
 
@@ -17,8 +19,8 @@ type SegmentReport struct {
 	Created   time.Time
 	Closed    time.Time // zero: it is not closed
 	Live      bool      // a process writes it
-	Recovered bool      // it was closed by a later process
-	Cut       uint32    // bytes that this one cut off
+	Recovered bool      // its process was killed, and a later one closed it
+	Cut       uint32    // bytes that this one cut off: a torn record, unless there is a problem
 	Hash      string    // of a closed segment, in hex
 	Problems  []string
 
@@ -28,8 +30,13 @@ type SegmentReport struct {
 
 // Verify looks through the log at path. anchors are hashes in hex, by the number of a segment, as an earlier call returned them:
 // what was rewritten with all its hashes since then differs from them. A problem means that the log was changed, or cut, or that
-// the process that wrote it was killed and no other one has opened the log since.
+// the process that wrote it was killed and no other one has opened the log since. Only the last goes away when one does.
 func Verify(path string, anchors map[uint64]string) ([]SegmentReport, error) {
+	// Marks before segments: those that are there are of segments that are closed by then.
+	marked, err := numbersBeside(path, markName)
+	if err != nil {
+		return nil, err
+	}
 	segments, err := segmentsAt(path)
 	if err != nil {
 		return nil, err
@@ -49,6 +56,12 @@ func Verify(path string, anchors map[uint64]string) ([]SegmentReport, error) {
 		}
 	}
 	last := &reports[len(reports)-1]
+	for _, number := range marked {
+		// One before all that are left is being deleted.
+		if number > reports[0].number && !slices.ContainsFunc(segments, func(s segmentFile) bool { return s.number == number }) {
+			last.problem("segment %d, whose end was marked, is not there", number)
+		}
+	}
 	for number := range anchors {
 		last.problem("segment %d, whose hash is to be checked, is not there", number)
 	}
@@ -61,6 +74,10 @@ func (r *SegmentReport) problem(format string, args ...any) {
 
 func (r *SegmentReport) examine(s *segmentFile) {
 	r.Name, r.number = s.name(), s.number
+	marked, isMarked, err := readMark(s.path)
+	if err != nil {
+		r.problem("its mark: %v", err)
+	}
 	r.Live = !s.compressed && isLocked(s.path)
 	in, err := s.open()
 	if err != nil {
@@ -75,12 +92,20 @@ func (r *SegmentReport) examine(s *segmentFile) {
 	switch {
 	case found.problem == nil && found.closed:
 		r.close()
+	case isMarked && !errors.Is(found.problem, ErrCorrupt):
+		r.problem("its process had closed it, with %d bytes and the hash %s: its end was cut off", marked.bytes, marked.String())
 	case found.problem == nil && !r.Live:
 		r.problem("it is not closed, and nobody writes it: it was cut, or its gateway was killed; the next one closes it")
 	case errors.Is(found.problem, ErrTorn) && !r.Live:
 		r.problem("it ends within a record at byte %d, and nobody writes it: it was cut, or its gateway was killed; the next one closes it", found.whole)
 	case found.problem != nil && !errors.Is(found.problem, ErrTorn):
 		r.problem("byte %d: %v", found.whole, found.problem)
+	}
+	if r.Hash != "" && isMarked && marked.hash != found.sum() {
+		r.problem("its process had closed it with the hash %s", marked.String())
+	}
+	if _, err := os.Stat(s.path + cutName); err == nil {
+		r.problem("%s has bytes that were cut off it, and are no torn record", s.path+cutName)
 	}
 	if found.whole > 0 && r.Number != s.number {
 		r.problem("it was segment %d: segments were renamed", r.Number)
@@ -91,7 +116,13 @@ func (r *SegmentReport) examine(s *segmentFile) {
 func (r *SegmentReport) close() {
 	e := &r.found.end
 	sum := r.found.sum()
-	r.Closed, r.Recovered, r.Cut, r.Hash = time.Unix(0, e.time), e.recovered, e.cut, hex.EncodeToString(sum[:])
+	r.Closed, r.Recovered, r.Cut, r.Hash = time.Unix(0, e.time), e.closing != 0, e.cut, hex.EncodeToString(sum[:])
+	if e.closing&closedCorrupt != 0 {
+		r.problem("bytes behind its last record were changed, or the machine died as they were written: a later process cut off %d bytes that are no torn record", e.cut)
+	}
+	if e.closing&closedTwice != 0 {
+		r.problem("its process had closed it, and its end was cut off since: a later process closed it again")
+	}
 	if sum != e.hash {
 		r.problem("its content has another hash than its end says")
 	}
@@ -149,7 +180,7 @@ func checkChain(reports []SegmentReport) {
 func anyOpenAt(reports []SegmentReport, time int64) bool {
 	for i := range reports {
 		found := &reports[i].found
-		if !found.closed || found.end.recovered || found.end.time >= time {
+		if !found.closed || found.end.closing != 0 || found.end.time >= time {
 			return true
 		}
 	}
