@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/aigroup/ipc-gateway/internal/wallclock"
 )
 
 const (
@@ -31,12 +33,12 @@ const (
 // Log is an audit log that this process writes. One goroutine does it all; another one compresses and deletes.
 type Log struct {
 	// Set once by Open.
-	cfg   Config
-	log   *slog.Logger
-	rings []*Ring
-	run   [runBytes]byte
-	// started is what durations count from.
-	started time.Time
+	cfg     Config
+	log     *slog.Logger
+	rings   []*Ring
+	run     [runBytes]byte
+	clock   *wallclock.Clock
+	started time.Time     // what behind counts from
 	wakes   chan struct{} // has room for one
 	stop    chan struct{}
 	tidy    chan struct{} // has room for one
@@ -63,7 +65,6 @@ type Log struct {
 	// Atomic.
 	parked  atomic.Bool  // the log's goroutine waits to be woken
 	failing atomic.Bool  // the last write did not work
-	offset  atomic.Int64 // from the monotonic clock, since started, to nanoseconds since 1970
 	behind  atomic.Int64 // since when records wait to be written that were taken, nanoseconds since started; 0: none do
 	stats   counters
 }
@@ -87,13 +88,12 @@ type Stats struct {
 
 // Open opens the log that cfg names for as many loops, after it has deleted what is not to be kept and closed what processes left
 // that did not end well. If there is no room for that the log begins as one whose disk has become full: it tries again. cfg is valid.
-// Wall counts from started. Close is to be called.
-func Open(cfg Config, loops int, started time.Time, log *slog.Logger) (*Log, error) {
+// Close is to be called.
+func Open(cfg Config, loops int, clock *wallclock.Clock, log *slog.Logger) (*Log, error) {
 	l := &Log{
 		cfg: cfg, log: log, wakes: make(chan struct{}, 1), stop: make(chan struct{}), tidy: make(chan struct{}, 1),
-		started: started,
+		clock: clock, started: time.Now(),
 	}
-	l.readClock()
 	if _, err := rand.Read(l.run[:]); err != nil {
 		return nil, err
 	}
@@ -122,17 +122,8 @@ func Open(cfg Config, loops int, started time.Time, log *slog.Logger) (*Log, err
 // Ring returns the ring of a loop.
 func (l *Log) Ring(loop int) *Ring { return l.rings[loop] }
 
-// Wall turns a time since the one that Open was given into nanoseconds since 1970. It may be called from any goroutine.
-func (l *Log) Wall(sinceStarted int64) int64 { return l.offset.Load() + sinceStarted }
-
 // now returns nanoseconds since 1970.
-func (l *Log) now() int64 { return l.Wall(int64(time.Since(l.started))) }
-
-// readClock notes how far the two clocks are apart: the one of the day may be set.
-func (l *Log) readClock() {
-	now := time.Now()
-	l.offset.Store(now.UnixNano() - int64(now.Sub(l.started)))
-}
+func (l *Log) now() int64 { return l.clock.Now() }
 
 // Stats returns what was counted. It may be called from any goroutine.
 func (l *Log) Stats() Stats {
@@ -221,7 +212,6 @@ func (l *Log) anyWaiting() bool {
 
 // turn takes what the rings hold, ring by ring, and writes it. busy says that there was something.
 func (l *Log) turn() (busy bool, err error) {
-	l.readClock()
 	for _, r := range l.rings {
 		if l.pendingAt == len(l.pending) && r.waiting() {
 			busy = true

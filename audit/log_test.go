@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/aigroup/ipc-gateway/internal/wallclock"
 )
 
 // testTimeout bounds every wait of the tests. It is never slept through.
@@ -28,7 +30,7 @@ func open(t testing.TB, cfg Config) *Log {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := Open(cfg, 1, time.Now(), slog.New(slog.DiscardHandler))
+	l, err := Open(cfg, 1, wallclock.New(time.Now()), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +57,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 func request(n int) Request {
 	return Request{
 		Time: int64(n), ID: uint64(n), Client: 7, CorrelationID: uint64(n) << 40, UID: 1000, GID: 100, PID: 4711, TimeoutMs: 30_000,
-		Version: 2, Type: 9, TraceID: [16]byte{1, 2, 3}, Subject: fmt.Appendf(nil, "app.%d", n),
+		Version: 2, Type: 9, TraceID: [16]byte{1, 2, 3}, SpanID: [8]byte{4, 5}, Subject: fmt.Appendf(nil, "app.%d", n),
 		Headers: []byte("A: b\r\n"), Payload: fmt.Appendf(nil, "payload %d", n),
 	}
 }
@@ -304,7 +306,7 @@ func TestWrongConfigurations(t *testing.T) {
 	}
 	cfg = Default()
 	cfg.Path = filepath.Join(t.TempDir(), "missing", "audit")
-	if _, err := Open(cfg, 1, time.Now(), slog.Default()); err == nil {
+	if _, err := Open(cfg, 1, wallclock.New(time.Now()), slog.Default()); err == nil {
 		t.Error("opened in a folder that is not there")
 	}
 	if _, err := Verify(cfg.Path, nil); err == nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -25,18 +26,30 @@ type Visitor struct {
 	Gap func(g Gap) error
 	// Problem is told what is wrong with a segment: the rest of that is left out.
 	Problem func(segment string, err error)
+	// Waiting is told, if it is not nil, that the log which is to be followed is not there yet.
+	Waiting func(err error)
 	// InOrder has requests told in the order in which they came, each loop's for itself exactly, instead of that in which they
 	// were answered. One without an answer then holds up those behind it.
 	InOrder bool
 }
 
+// ErrNoLog says that there is no log, nor a segment, of that name.
+var ErrNoLog = errors.New("there is no audit log")
+
 // Read tells v what the log at path holds, or a single segment of it. With follow it goes on with what is written to it until
-// ctx ends, which is no error.
+// ctx ends, which is no error; it waits for a log that is not there yet, once it has called v.Waiting.
 func Read(ctx context.Context, path string, follow bool, v *Visitor) error {
 	r := &reader{path: path, visitor: v, flights: map[flightKey]*flight{}, known: map[uint64]bool{}}
 	defer r.close()
 	for {
-		if err := r.findSegments(); err != nil {
+		err := r.findSegments()
+		switch {
+		case follow && len(r.known) == 0 && (errors.Is(err, ErrNoLog) || errors.Is(err, fs.ErrNotExist)):
+			if waits := v.Waiting; waits != nil && !r.waits {
+				r.waits = true
+				waits(err)
+			}
+		case err != nil:
 			return err
 		}
 		if err := r.round(); err != nil {
@@ -81,6 +94,7 @@ type reader struct {
 	tails   []*tail         // segments that may have more to read, the oldest first
 	flights map[flightKey]*flight
 	order   []*flight // for InOrder
+	waits   bool      // for a log that is not there yet
 }
 
 // tail is a segment that is read.
@@ -122,7 +136,7 @@ func segmentsAt(path string) ([]segmentFile, error) {
 	}
 	plain, compressed := bytes.CutSuffix([]byte(path), []byte(compressedName))
 	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("there is no audit log at %s: no file %s", path, segmentPath(path, 1))
+		return nil, fmt.Errorf("%w at %s: no file %s", ErrNoLog, path, segmentPath(path, 1))
 	}
 	single := segmentFile{path: string(plain), compressed: compressed}
 	h, err := headOf(&single)

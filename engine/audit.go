@@ -30,7 +30,7 @@ func (g *Gateway) openAudit() (err error) {
 	if g.cfg.Audit.Path == "" {
 		return nil
 	}
-	if g.auditLog, err = audit.Open(g.cfg.Audit, len(g.loops), g.started, g.log); err != nil {
+	if g.auditLog, err = audit.Open(g.cfg.Audit, len(g.loops), g.clock, g.log); err != nil {
 		return err
 	}
 	for i, l := range g.loops {
@@ -82,7 +82,7 @@ func (l *loop) auditAnswered(s *session, f *codec.Frame, outcome uint8, answerBy
 func (l *loop) auditRequest(id uint64, s *session, f *codec.Frame) *audit.Request {
 	q := &l.auditScratch
 	*q = audit.Request{
-		Time: l.gateway.auditLog.Wall(l.readAt), ID: id, Client: s.id, CorrelationID: f.CorrelationID,
+		Time: l.gateway.clock.Wall(l.readAt), ID: id, Client: s.id, CorrelationID: f.CorrelationID,
 		UID: s.peer.uid, GID: s.peer.gid, PID: s.peer.pid, TimeoutMs: f.TimeoutMs, Version: f.Version, Type: byte(f.Type),
 		Subject: l.subjectOf(f), Headers: f.Headers, Payload: f.Payload,
 	}
@@ -93,9 +93,9 @@ func (l *loop) auditRequest(id uint64, s *session, f *codec.Frame) *audit.Reques
 		q.Flags |= audit.FlagRouted
 	}
 	if l.traced != nil {
-		q.TraceID = l.traced.Trace
+		q.TraceID, q.SpanID = l.traced.Trace, l.traced.Span
 	} else if c, ok := trace.ParseHeaders(f.Headers); ok {
-		q.TraceID = c.Trace
+		q.TraceID, q.SpanID = c.Trace, c.Span
 	}
 	return q
 }

@@ -138,7 +138,7 @@ func TestAuditOfEachKindOfRequest(t *testing.T) {
 		}
 	}
 	traced := &entries[1]
-	if q := &traced.request; fmt.Sprintf("%x", q.TraceID) != "4bf92f3577b34da6a3ce929d0e0e4736" || q.CorrelationID != 7 || q.Version != 2 ||
+	if q := &traced.request; fmt.Sprintf("%x", q.TraceID) != "4bf92f3577b34da6a3ce929d0e0e4736" || fmt.Sprintf("%x", q.SpanID) != "00f067aa0ba902b7" || q.CorrelationID != 7 || q.Version != 2 ||
 		q.HeaderBytes != 70 || q.PayloadBytes != 41 || len(q.Headers) != 20 || len(q.Payload) != 0 || traced.outcome.AnswerBytes < 41 || traced.outcome.Duration <= 0 {
 		t.Errorf("%+v %+v", *q, *traced.outcome)
 	}

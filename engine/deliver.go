@@ -24,7 +24,8 @@ func (l *loop) Deliver(token uint64, m *upstream.Message) {
 	}
 	defer l.recoverDelivery(h)
 	if r.watched&watchedByTrace != 0 {
-		l.span(h).Delivered = l.clock()
+		span := l.span(h)
+		span.Delivered = l.clock(span)
 	}
 	l.noteReply(r.session, r)
 	if r.state == waitsForAck {

@@ -13,6 +13,7 @@ import (
 	"github.com/panjf2000/gnet/v2"
 
 	"github.com/aigroup/ipc-gateway/audit"
+	"github.com/aigroup/ipc-gateway/internal/wallclock"
 )
 
 const (
@@ -34,8 +35,7 @@ type Gateway struct {
 	client  *gnet.Client
 	// auditLog is nil if there is none.
 	auditLog *audit.Log
-	// startedUnix is started in nanoseconds since 1970.
-	startedUnix int64
+	clock    *wallclock.Clock // counts from started
 	// reserved is what nobody may publish to who is not told that he may.
 	reserved *reservedSubjects
 
@@ -74,7 +74,7 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{cfg: cfg, log: cfg.Logger, started: time.Now(), peerStates: peerStates{}, handoverEnd: make(chan struct{})}
-	g.startedUnix = g.started.UnixNano()
+	g.clock = wallclock.New(g.started)
 	if g.log == nil {
 		g.log = slog.Default()
 	}
@@ -153,6 +153,7 @@ func (g *Gateway) starting(start func() error) error {
 
 func (g *Gateway) prepare() error {
 	g.socket = g.cfg.Socket
+	g.clock.Follow()
 	if err := g.openAudit(); err != nil {
 		return err
 	}
@@ -294,6 +295,7 @@ func (g *Gateway) close() error {
 		g.acceptor.done.Wait()
 	}
 	g.ticker.close()
+	g.clock.Close()
 	for _, l := range g.loops {
 		if l.watch != nil {
 			l.watch.close()

@@ -133,7 +133,7 @@ func (l *loop) publishOnly(s *session, f *codec.Frame, subject []byte) {
 		l.auditAnswered(s, f, outcomeOfPublish(err), 0)
 	}
 	if l.traced != nil {
-		l.traced.Published, l.traced.Error = l.clock(), errorLabel(outcomeOfPublish(err))
+		l.traced.Published, l.traced.Error = l.clock(l.traced), errorLabel(outcomeOfPublish(err))
 	}
 }
 

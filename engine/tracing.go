@@ -81,10 +81,10 @@ func (l *loop) startTrace(s *session, f *codec.Frame, label uint8) {
 	t.serving = t.free[len(t.free)-1]
 	t.free = t.free[:len(t.free)-1]
 	l.traced = &t.spans[t.serving]
-	span := l.traced
+	span, offset := l.traced, l.gateway.clock.Offset()
 	*span = trace.Span{
 		Context: trace.Context{Trace: parent.Trace, Span: t.ids.NewSpan(), Flags: trace.FlagSampled}, Parent: parent.Span,
-		Read: l.gateway.startedUnix + l.readAt, Version: f.Version, Loop: uint16(l.index), UID: s.peer.uid, Client: s.id,
+		Offset: offset, Read: offset + l.readAt, Version: f.Version, Loop: uint16(l.index), UID: s.peer.uid, Client: s.id,
 		CorrelationID: f.CorrelationID, PayloadBytes: uint32(len(f.Payload)), Type: TypeLabels[label], Server: l.link.Server(),
 	}
 	if !goesOn {
@@ -128,7 +128,7 @@ func (l *loop) tracedHeaders(f *codec.Frame) []byte {
 // tracePublished hands the span of the frame that is being served over to its request, which is in flight now.
 func (l *loop) tracePublished(h pool.Handle, r *request) {
 	t, span := l.tracer, l.traced
-	span.Published = l.clock()
+	span.Published = l.clock(span)
 	t.bySlot[h.Index()] = t.serving
 	t.unwritten = append(t.unwritten, pendingSpan{t.serving, span.Span, r.end})
 	r.watched |= watchedByTrace
@@ -159,9 +159,9 @@ func (l *loop) traceWritten(written uint64) {
 			continue // its client is gone, or its deadline passed
 		}
 		if now == 0 {
-			now = l.clock()
+			now = l.sinceStarted()
 		}
-		span.Written = now
+		span.Written = span.Offset + now
 	}
 	t.unwritten = t.unwritten[:copy(t.unwritten, t.unwritten[done:])]
 }
@@ -179,7 +179,7 @@ func (l *loop) endTrace(h pool.Handle, r *request, failure string, answerBytes i
 func (l *loop) endSpan(index uint16) {
 	t := l.tracer
 	span := &t.spans[index]
-	span.Ended = l.clock()
+	span.Ended = l.clock(span)
 	if t.queue.Push(span) {
 		l.counters.traceSpans.Add(1)
 	} else {
@@ -188,8 +188,10 @@ func (l *loop) endSpan(index uint16) {
 	t.free = append(t.free, index)
 }
 
-// clock returns the time in nanoseconds since 1970, on the loop's clock but read now. Only sampled requests may be worth that.
-func (l *loop) clock() int64 { return l.gateway.startedUnix + int64(time.Since(l.gateway.started)) }
+// clock returns the time of a stage of span. The loop's clock is read for it, which only sampled requests may be worth.
+func (l *loop) clock(span *trace.Span) int64 { return span.Offset + l.sinceStarted() }
+
+func (l *loop) sinceStarted() int64 { return int64(time.Since(l.gateway.started)) }
 
 // withTrace adds the ids of span to an error object, in the same buffer, if a frame has room for them.
 func withTrace(object []byte, span *trace.Span) []byte {

@@ -2,12 +2,15 @@ package engine
 
 import (
 	"bytes"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/internal/wallclock"
 	"github.com/aigroup/ipc-gateway/trace"
 )
 
@@ -305,6 +308,59 @@ func TestTraceSampleReloads(t *testing.T) {
 		cfg.TraceSample = share
 		if _, err := g.Reload(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "trace sample is") {
 			t.Errorf("share %v: %v", share, err)
+		}
+	}
+}
+
+// Goal: the audit log names the gateway's own span of a request that is sampled, and its trace.
+func TestAuditNamesTheSpan(t *testing.T) {
+	var path string
+	g, _ := tracedGateway(t, func(c *Config) {
+		path = filepath.Join(shortTempDir(t), "audit")
+		c.Audit.Path, c.TraceSample = path, 1
+	})
+	p := dial(t, g)
+	p.send(v2(codec.TypeRequest, 7, "app.echo", "hello"))
+	p.expectOK(codec.Version2, 7, "hello")
+	s := nextSpan(t, g)
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	entries, _ := readAudit(t, path)
+	if len(entries) != 1 || entries[0].request.TraceID != s.Trace || entries[0].request.SpanID != s.Span {
+		t.Errorf("%+v, want trace %v, span %v", entries, s.Trace, s.Span)
+	}
+}
+
+// Goal: spans and the audit log have the time of day, and have it right after the clock was set (which package wallclock notices). Method: the
+// gateway's clock is an hour ahead, the loop's own is not.
+func TestTimesFollowTheClockOfTheDay(t *testing.T) {
+	s := runNATS(t, nil)
+	answerWith(t, responder(t, s.ClientURL()), "app.echo", echo)
+	cfg := auditConfig(t, s.ClientURL())
+	cfg.Tracer, cfg.TraceSample = new(trace.Sink), 1
+	g, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.clock = wallclock.New(g.started.Add(time.Hour))
+	if err := g.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	waitReady(t, g)
+	p := dial(t, g)
+	p.send(v2(codec.TypeRequest, 7, "app.echo", "hello"))
+	p.expectOK(codec.Version2, 7, "hello")
+	span := nextSpan(t, g)
+	checkStages(t, &span)
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	entries, _ := readAudit(t, cfg.Audit.Path)
+	for what, at := range map[string]int64{"the span": span.Read, "its end": span.Ended, "the audit log": entries[0].request.Time} {
+		if ahead := time.Unix(0, at).Sub(time.Now()); ahead < 59*time.Minute || ahead > time.Hour {
+			t.Errorf("%s is %v ahead, want an hour", what, ahead)
 		}
 	}
 }

@@ -24,6 +24,7 @@ type Span struct {
 	Context        // the gateway's own span
 	Parent  SpanID // the caller's span; zero: the trace begins here
 
+	Offset    int64 // from the loop's clock to these times: the same for all, though the clock of the day may be set meanwhile
 	Read      int64 // the frame was read: the span begins
 	Published int64 // the message was queued for NATS
 	Written   int64 // the message was written to the connection: NATS is waited for

@@ -146,7 +146,7 @@ func subjectMatches(pattern, subject string) bool {
 type auditCatCommand struct {
 	auditFile
 	auditFilters
-	Follow bool `short:"f" env:"IPC_AUDIT_CAT_FOLLOW" help:"Go on with what is written to the log, until interrupted."`
+	Follow bool `short:"f" env:"IPC_AUDIT_CAT_FOLLOW" help:"Go on with what is written to the log, until interrupted; wait for one that is not there yet."`
 }
 
 // Help is what "audit cat --help" says before the flags.
@@ -175,6 +175,7 @@ type auditLine struct {
 	NoReply       bool    `json:"no_reply,omitempty"`
 	CorrelationID uint64  `json:"correlation_id"`
 	TraceID       string  `json:"trace_id,omitempty"`
+	SpanID        string  `json:"span_id,omitempty"`
 	TimeoutMs     uint32  `json:"timeout_ms,omitempty"`
 	HeaderBytes   uint32  `json:"header_bytes"`
 	PayloadBytes  uint32  `json:"payload_bytes"`
@@ -200,7 +201,7 @@ func newAuditLine(q *audit.Request, o *audit.Outcome) *auditLine {
 		Outcome: outcomeName(o),
 	}
 	if q.TraceID != [16]byte{} {
-		line.TraceID = hex.EncodeToString(q.TraceID[:])
+		line.TraceID, line.SpanID = hex.EncodeToString(q.TraceID[:]), hex.EncodeToString(q.SpanID[:])
 	}
 	if o != nil {
 		line.AnswerBytes, line.DurationNs = o.AnswerBytes, &o.Duration
@@ -262,6 +263,9 @@ func (c *auditCatCommand) Run(a *app) error {
 			}
 			return emit(gapLine{timeText(g.Time), g.Loop, g.Requests})
 		},
+		Waiting: func(err error) {
+			fmt.Fprintf(a.stderr, "ipc-gateway: the log is not there yet, it is waited for: %v\n", err)
+		},
 		Problem: a.auditProblem(&failed),
 	})
 	return errors.Join(err, out.Flush(), failed)
@@ -299,14 +303,14 @@ type auditVerifyCommand struct {
 
 // Help is what "audit verify --help" says before the flags.
 func (*auditVerifyCommand) Help() string {
-	return `Reads every record of every segment, and checks their checksums, the hash of each closed segment, and that each one continues those before it. So it finds what was changed, cut off, swapped or taken out. Two changes leave no trace in the log itself: taking out the newest segments, and writing all of it anew. Who notes the last hash that this prints somewhere else, and gives it back as --anchor, finds those too.
+	return `Reads every record of every segment, and checks their checksums, the hash of each closed segment, and that each one continues those before it. So it finds what was changed, cut off, swapped or taken out; gateways that open the log later do not make that undone. A log whose gateway was killed, and that a later one has closed, is "recovered" and not "whole": whether the kill is all that cut its end does not show. Nor does it if somebody writes all of the log anew, or takes out the newest segments with their mark (FILE.NNNNNNNN.end). Who notes the last hash that this prints somewhere else, and gives it back as --anchor, finds those too.
 
 Examples:
 
     ipc-gateway audit verify /var/log/ipc-gateway/audit
     ipc-gateway audit verify /var/log/ipc-gateway/audit --anchor 17:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 
-Exit codes: 0 the log is whole, 1 it is not, or cannot be read, 2 called wrongly.`
+Exit codes: 0 the log is whole or recovered, 1 it is not, or cannot be read, 2 called wrongly.`
 }
 
 // Run checks the log and prints a line for each segment.
@@ -321,20 +325,28 @@ func (c *auditVerifyCommand) Run(a *app) error {
 	}
 	var problems int
 	var requests, lost uint64
+	var recovered int
 	for i := range reports {
 		r := &reports[i]
 		requests, lost, problems = requests+r.Requests, lost+r.Lost, problems+len(r.Problems)
+		if r.Recovered {
+			recovered++
+		}
 		fmt.Fprintf(a.stdout, "%s: %s\n", r.Name, segmentState(r))
 		for _, problem := range r.Problems {
 			fmt.Fprintf(a.stdout, "    PROBLEM: %s\n", problem)
 		}
 	}
 	total := fmt.Sprintf("%d segments, %d requests, %d more are missing by the log's own gaps", len(reports), requests, lost)
-	if problems > 0 {
+	switch {
+	case problems > 0:
 		fmt.Fprintf(a.stdout, "NOT WHOLE: %d problems in %s\n", problems, total)
 		return &exitError{code: exitFailure}
+	case recovered > 0:
+		fmt.Fprintf(a.stdout, "recovered: %s; %d segments lost their end, as by a kill\n", total, recovered)
+	default:
+		fmt.Fprintf(a.stdout, "whole: %s\n", total)
 	}
-	fmt.Fprintf(a.stdout, "whole: %s\n", total)
 	return nil
 }
 

@@ -36,15 +36,22 @@ Examples:
 Exit codes: 0 all outcomes are as recorded, 1 some are not, or it could not be tried, 2 called wrongly.`
 }
 
+// Bounds of --rate and --speed: with others the times at which requests are due are none that a clock can have.
+const (
+	paceMin = 1e-6
+	paceMax = 1e9
+)
+
 // Run replays the log and says how it went.
 func (c *auditReplayCommand) Run(a *app) error {
 	filter, err := c.compile(time.Now())
 	if err != nil {
 		return err
 	}
+	within := func(x float64) bool { return x == 0 || x >= paceMin && x <= paceMax } // not so NaN
 	switch {
-	case c.Rate < 0 || c.Speed < 0 || c.Rate > 0 && c.Speed > 0:
-		return usageErrorf("--rate %v, --speed %v: want one of them, above 0", c.Rate, c.Speed)
+	case !within(c.Rate) || !within(c.Speed) || c.Rate > 0 && c.Speed > 0:
+		return usageErrorf("--rate %v, --speed %v: want one of them, from %v to %v", c.Rate, c.Speed, paceMin, float64(paceMax))
 	case c.Inflight < 1:
 		return usageErrorf("--inflight %d: want at least 1", c.Inflight)
 	}
