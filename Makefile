@@ -6,6 +6,7 @@ BENCH       ?= .
 BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
 PROFILE_FLAGS ?=
+RUN_FLAGS   ?=
 
 # The linters' versions are part of the code: a new one is a commit of its own.
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -23,7 +24,7 @@ build: ## build all programs into bin/
 
 .PHONY: run
 run: build ## start NATS, a demo responder and a gateway in one process
-	bin/ipc-sandbox
+	bin/ipc-sandbox $(RUN_FLAGS)
 
 .PHONY: test
 test: ## run all tests (PKG=./codec: one package)
