@@ -131,6 +131,10 @@ check-image: ## build the image with buildah and no registry, run it with podman
 dist: ## build the Debian package and the archive into dist/ (ARCH=arm64: for another machine)
 	VERSION=$(VERSION) deploy/dist
 
+.PHONY: check-package
+check-package: ## install the Debian package in a throw-away copy of this machine, run it, upgrade and purge it (as root, on Debian)
+	deploy/debian/try
+
 .PHONY: clean
 clean: ## remove what the other targets made
 	rm -rf bin results dist
