@@ -7,6 +7,7 @@ BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
 PROFILE_FLAGS ?=
 RUN_FLAGS   ?=
+TEST_FLAGS  ?=
 
 # The linters' versions are part of the code: a new one is a commit of its own.
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -28,7 +29,7 @@ run: build ## start NATS, a demo responder and a gateway in one process
 
 .PHONY: test
 test: ## run all tests (PKG=./codec: one package)
-	go test $(PKG)
+	go test $(TEST_FLAGS) $(PKG)
 
 .PHONY: race
 race: ## run all tests under the race detector

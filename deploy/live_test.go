@@ -25,6 +25,7 @@ import (
 
 	"github.com/aigroup/ipc-gateway/client"
 	"github.com/aigroup/ipc-gateway/codec"
+	"github.com/aigroup/ipc-gateway/internal/testtool"
 )
 
 var live = flag.Bool("deploy.live", false, "ask a real Prometheus every query, while it scrapes a gateway under load")
@@ -44,7 +45,7 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	if !*live {
 		t.Skip("takes half a minute: make check-deploy runs it")
 	}
-	binary := tool(t, "prometheus", "prometheus")
+	binary := testtool.Find(t, "prometheus", "prometheus")
 	socket, gateway := startSandbox(t)
 	load(t, socket)
 	server := startPrometheus(t, binary, gateway)

@@ -15,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/aigroup/ipc-gateway/engine"
+	"github.com/aigroup/ipc-gateway/internal/testtool"
 	"github.com/aigroup/ipc-gateway/probe"
 )
 
@@ -32,16 +33,6 @@ func readYAML(t *testing.T, path string, into any) {
 	if err := yaml.Unmarshal([]byte(readFile(t, path)), into); err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
-}
-
-// tool returns the path of a program that is not part of Go, and skips the test where it is missing.
-func tool(t *testing.T, name, debianPackage string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("%s is not installed (Debian's package %s): not checked", name, debianPackage)
-	}
-	return path
 }
 
 // exposition is what a gateway that was not started yet tells on /metrics: every series is there from the start.
@@ -278,7 +269,7 @@ func TestAlertsHaveRunbooksAndTests(t *testing.T) {
 
 // Goal: Prometheus' own tool finds the configuration and the rules right, and the rules pass their tests.
 func TestPromtool(t *testing.T) {
-	promtool := tool(t, "promtool", "prometheus")
+	promtool := testtool.Find(t, "promtool", "prometheus")
 	for _, args := range [][]string{
 		{"check", "config", "prometheus.yml"}, {"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"},
 	} {

@@ -11,11 +11,12 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/aigroup/ipc-gateway/engine"
+	"github.com/aigroup/ipc-gateway/internal/testtool"
 )
 
 // Goal: systemd itself finds the service as locked in as the manual says.
 func TestServiceIsHardened(t *testing.T) {
-	analyze := tool(t, "systemd-analyze", "systemd")
+	analyze := testtool.Find(t, "systemd-analyze", "systemd")
 	unit, err := filepath.Abs("systemd/ipc-gateway.service")
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/aigroup/ipc-gateway/internal/testtool"
 )
 
 // capture runs capture.sh and returns what it wrote.
@@ -32,9 +34,7 @@ func TestCapture(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds five programs and captures for seconds")
 	}
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("capture.sh needs curl")
-	}
+	testtool.Find(t, "curl", "curl")
 	out := t.TempDir()
 	output, err := capture(t, "--seconds", "1", "--gateway", "--cpus 0", "--out", out)
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/aigroup/ipc-gateway/internal/testtool"
 )
 
 // commandTimeout bounds a command, with what it builds.
@@ -159,11 +161,9 @@ func (s *setting) run(t *testing.T, text string, h how) {
 		line = strings.Replace(line, h.shorter[i], h.shorter[i+1], 1)
 	}
 	line = s.ours.Replace(line)
-	if tool, _, _ := strings.Cut(text, " "); tool == "curl" || strings.Contains(text, "| jq") {
-		for _, name := range []string{"curl", "jq"} {
-			if _, err := exec.LookPath(name); err != nil && strings.Contains(text, name) {
-				t.Skipf("%s is not installed", name)
-			}
+	for _, name := range []string{"curl", "jq"} {
+		if strings.HasPrefix(text, name+" ") || strings.Contains(text, "| "+name+" ") {
+			testtool.Find(t, name, name)
 		}
 	}
 	if strings.Contains(line, "serve") {

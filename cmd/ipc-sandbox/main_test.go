@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/aigroup/ipc-gateway/internal/testtool"
 )
 
 // programs is the folder with both programs, built once, as "make build" leaves them in bin.
@@ -154,10 +156,7 @@ func TestPrintedLines(t *testing.T) {
 
 // The client in the README works as it stands there, but for the socket's path.
 func TestReadmeClient(t *testing.T) {
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("python3 is not here")
-	}
+	python := testtool.Find(t, "python3", "python3")
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
