@@ -62,7 +62,7 @@ func (a *app) configure(flags map[string]string) (o *options, problems []string)
 			problems = append(problems, message)
 		}
 	}
-	return o, problems
+	return o, append(problems, a.tracingProblems()...)
 }
 
 // translate turns the text of a variable that is not ours into that of the setting.

@@ -22,6 +22,8 @@ const (
 	otelExporter    = "OTEL_TRACES_EXPORTER"
 	otelEndpoint    = "OTEL_EXPORTER_OTLP_ENDPOINT"
 	otelTraceTarget = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+	otelProtocol    = "OTEL_EXPORTER_OTLP_PROTOCOL"
+	otelTraceProto  = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 )
 
 // tracing is what the service has for the spans of sampled requests.
@@ -36,6 +38,20 @@ func (a *app) forbidsTracing() bool {
 	_, exporter, _ := a.env(otelExporter, "")
 	off, _ := strconv.ParseBool(disabled)
 	return off || exporter == "none"
+}
+
+// tracingProblems returns what the environment wants of tracing and the gateway does not have: to go on without would lose spans silently.
+func (a *app) tracingProblems() (problems []string) {
+	if a.forbidsTracing() {
+		return nil
+	}
+	if name, exporter, given := a.env(otelExporter); given && exporter != "otlp" {
+		problems = append(problems, fmt.Sprintf("variable %s: %q is an exporter that the gateway does not have: want otlp or none", name, exporter))
+	}
+	if name, protocol, given := a.env(otelTraceProto, otelProtocol); given && protocol != "http/protobuf" {
+		problems = append(problems, fmt.Sprintf("variable %s: %q is a protocol that the gateway does not have: want http/protobuf", name, protocol))
+	}
+	return problems
 }
 
 // exportsTraces reports whether the environment says where spans go.
