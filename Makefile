@@ -49,11 +49,11 @@ e2e: ## check the real programs from end to end, a line for each check
 
 # asan and msan need cgo and a C compiler that has them (gcc has no msan). valgrind is not among these: it knows neither
 # the stacks nor the heap of Go, and takes both for errors.
-SANITIZED := ./codec ./pool ./upstream ./client
+SANITIZED := ./codec ./pool ./upstream ./client ./audit ./trace/... ./probe ./control ./internal/...
 
 .PHONY: sanitize
 sanitize: ## race detector, asan and msan where there are, checkptr, leak checks, and a 60 s soak
-	go test -race ./codec ./pool ./upstream ./engine ./client
+	go test -race $(SANITIZED) ./engine
 	go test -gcflags=all=-d=checkptr $(SANITIZED) ./engine -skip Alloc
 	@if go test -asan -run '^$$' ./codec >/dev/null 2>&1; then echo "go test -asan $(SANITIZED)"; go test -asan $(SANITIZED); else echo "asan: not on this machine (needs cgo and gcc 7 or clang)"; fi
 	@if CC=clang go test -msan -run '^$$' ./codec >/dev/null 2>&1; then echo "go test -msan $(SANITIZED)"; CC=clang go test -msan $(SANITIZED); else echo "msan: not on this machine (needs cgo and clang)"; fi

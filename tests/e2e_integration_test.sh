@@ -55,7 +55,8 @@ pids+=($!)
 eventually printed "$work/natsd.out" || fail "nats-server starts"
 url=$(awk '/^ready/ { print $2 }' "$work/natsd.out")
 "$work/responder" -nats-url "$url" -subject beamline.router.v1.decide >"$work/responder.out" &
-pids+=($!)
+responder=$!
+pids+=("$responder")
 eventually printed "$work/responder.out" || fail "the responder starts"
 ok "nats-server and a responder run"
 
@@ -88,7 +89,22 @@ eventually answers again again || fail "NATS: requests are answered again"
 ok "NATS: requests are answered when it goes on"
 
 check "reload: the settings are read again" "$gateway" reload
+
+# A request is in flight when the gateway is told to end: it is to be answered first.
+inflight() { "$gateway" show status | grep -q "^in flight *$1\$"; }
+kill -STOP "$responder"
+"$gateway" send --timeout 20s last >"$work/last" 2>&1 &
+last=$!
+pids+=("$last")
+eventually inflight 1 || fail "shutdown: a request is in flight"
 kill -TERM "$pid"
+draining() { ! "$gateway" health --ready; }
+eventually draining || fail "shutdown: not ready any more while it drains"
+check "shutdown: while it drains it is alive" "$gateway" health
+check "shutdown: nobody new is let in" refuses "gateway" x
+kill -CONT "$responder"
+wait "$last" || fail "shutdown: the last request: $(cat "$work/last")"
+check "shutdown: the request in flight is answered" grep -qx last "$work/last"
 wait "$pid" || fail "shutdown: exit code $?"
 ok "shutdown: SIGTERM ends it with exit code 0"
 check "shutdown: the socket is gone" test ! -e "$IPC_SOCKET_PATH"

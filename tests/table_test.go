@@ -62,7 +62,7 @@ var commands = map[string]how{
 	"ipc-gateway serve --takeover --config /etc/ipc-gateway.yaml": {byTest: "cmd/ipc-gateway.TestTakeoversUnderLoad"},
 	"make dist && sudo dpkg -i dist/ipc-gateway_*.deb":            {byCI: "make check-package"},
 	"sudoedit /etc/ipc-gateway/ipc-gateway.yaml":                  {notRun: "an editor"},
-	"sudo systemctl enable --now ipc-gateway":                     {notRun: "needs systemd as the first process; deploy.TestUnitsFitTogether has systemd-analyze verify the units"},
+	"sudo systemctl enable --now ipc-gateway":                     {notRun: "needs systemd as the first process; deploy.TestUnitsAreUnderstood has systemd look at the unit"},
 
 	// docs/performance.md, docs/reliability.md
 	"bin/ipc-bench compare --kinds request -t 1,16,64 -w 1 -p 256 --sides gateway,direct,haproxy,ring -n 3 -d 1.5": {byCI: "make bench BENCH_FLAGS=--quick"},

@@ -17,6 +17,7 @@ type soakFlags struct {
 	Warmup   float64       `default:"2" placeholder:"SECONDS" help:"Load before the first look [${default}]."`
 	Settle   time.Duration `default:"30s" help:"How long the gateway may take to come to rest [${default}]."`
 	Growth   int64         `name:"max-growth" default:"64" placeholder:"MIB" help:"Resident memory that may come on top, as a program's heap grows with its load once [${default}]."`
+	Heap     int64         `name:"max-heap-growth" default:"2" placeholder:"MIB" help:"Heap that may come on top after the garbage was collected [${default}]; only told of a gateway with --pprof, which collects it when it is asked."`
 	JSON     bool          `name:"json" help:"Write the report as one line of JSON."`
 }
 
@@ -29,7 +30,7 @@ const (
 // plan makes of the flags what they mean.
 func (f *soakFlags) plan(a *app, p plan) (plan, error) {
 	p.duration, p.warmup, p.settle = seconds(f.Duration), seconds(f.Warmup), f.Settle
-	p.threads, p.subject, p.growthBytes = f.Threads, f.Subject, f.Growth<<20
+	p.threads, p.subject, p.growthBytes, p.heapGrowthBytes = f.Threads, f.Subject, f.Growth<<20, f.Heap<<20
 	p.socket, p.metricsURL = f.socket(a), "http://"+f.Probe+"/metrics"
 	switch {
 	case p.duration <= 0 || p.duration > durationMax:
@@ -40,6 +41,8 @@ func (f *soakFlags) plan(a *app, p plan) (plan, error) {
 		return p, fmt.Errorf("-t %d: want 1 to %d; %w", p.threads, threadsMax, errUsage)
 	case f.Growth < 0:
 		return p, fmt.Errorf("--max-growth %d: want 0 or more; %w", f.Growth, errUsage)
+	case f.Heap < 0:
+		return p, fmt.Errorf("--max-heap-growth %d: want 0 or more; %w", f.Heap, errUsage)
 	}
 	return p, nil
 }

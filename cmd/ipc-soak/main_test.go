@@ -116,8 +116,8 @@ func TestSoakOfAGateway(t *testing.T) {
 }
 
 // lie serves the metrics of a gateway with a metric that has another value once the load has been on: the third look and
-// later. The first is to see that nobody uses it, the second one the start.
-func lie(t *testing.T, probe, metric string, change func(float64) float64) (liar string) {
+// later. The first is to see that nobody uses it, the second one the start, or the third one, after the garbage was collected.
+func lie(t *testing.T, probe, metric string, looksBefore int64, change func(float64) float64) (liar string) {
 	t.Helper()
 	var looks atomic.Int64
 	line := regexp.MustCompile(`(?m)^` + metric + ` (\S+)$`)
@@ -132,7 +132,9 @@ func lie(t *testing.T, probe, metric string, change func(float64) float64) (liar
 		if err != nil {
 			t.Error(err)
 		}
-		if looks.Add(1) > 2 {
+		if strings.HasPrefix(r.URL.Path, "/debug/") {
+			text = nil // as if it collected its garbage
+		} else if looks.Add(1) > looksBefore {
 			text = line.ReplaceAllFunc(text, func(found []byte) []byte {
 				var value float64
 				if _, err := fmt.Sscan(string(found[len(metric):]), &value); err != nil {
@@ -145,6 +147,25 @@ func lie(t *testing.T, probe, metric string, change func(float64) float64) (liar
 	}))
 	t.Cleanup(s.Close)
 	return strings.TrimPrefix(s.URL, "http://")
+}
+
+// Goal: what lives in the heap of a gateway that serves profiles is looked at after its garbage was collected.
+func TestHeapIsCollectedFirst(t *testing.T) {
+	var collections atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/debug/pprof/heap" && r.URL.Query().Get("gc") == "1" {
+			collections.Add(1)
+			return
+		}
+		for name := range (&counts{}).fields() {
+			fmt.Fprintf(w, "%s %d\n", name, collections.Load())
+		}
+	}))
+	defer s.Close()
+	after, err := collect(s.URL+"/metrics", &counts{})
+	if err != nil || !after.Collected || after.HeapBytes != 2 {
+		t.Errorf("%+v, %v", after, err)
+	}
 }
 
 // Goal: each kind of leak ends the soak with exit code 1 and is named. Method: a probe that lies about a gateway that does
@@ -166,10 +187,11 @@ func TestLeaksAreFound(t *testing.T) {
 		{"go_goroutines", more(1000), "goroutines more"},
 		{"process_open_fds", more(1000), "descriptors more"},
 		{"process_resident_memory_bytes", more(1 << 30), "resident memory more"},
+		{"go_memstats_heap_alloc_bytes", more(1 << 30), "MiB of heap more"},
 		{"process_start_time_seconds", more(60), "restarted"},
 	} {
 		t.Run(test.metric, func(t *testing.T) {
-			liar := lie(t, probe, test.metric, test.change)
+			liar := lie(t, probe, test.metric, 3, test.change)
 			stdout, stderr, code := soak("buffer-pool", "-s", socket, "--probe", liar, "-d", "0.1", "-t", "2", "--warmup", "0", "--settle", "300ms")
 			if code != tool.ExitFailure || !strings.Contains(stdout, "FAILED: ") || !strings.Contains(stdout, test.want) {
 				t.Errorf("exit code %d, want %d and %q: %s%s", code, tool.ExitFailure, test.want, stderr, stdout)
@@ -190,6 +212,7 @@ func TestWhatCannotBeSoaked(t *testing.T) {
 		{"nats-pool -t 0", tool.ExitUsage, "-t 0"},
 		{"nats-pool --warmup -1", tool.ExitUsage, "--warmup"},
 		{"nats-pool --max-growth -1", tool.ExitUsage, "--max-growth"},
+		{"nats-pool --max-heap-growth -1", tool.ExitUsage, "--max-heap-growth"},
 		{"", tool.ExitUsage, "buffer-pool"},
 		{"buffer-pool --probe " + nobody, tool.ExitFailure, "--probe-addr"},
 		{"buffer-pool --probe " + probe + " -s /nowhere/s", tool.ExitFailure, "/nowhere/s"},

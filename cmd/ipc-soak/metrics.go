@@ -25,7 +25,9 @@ type counts struct {
 	Goroutines       int64 `json:"goroutines"`
 	Descriptors      int64 `json:"descriptors"`
 	ResidentBytes    int64 `json:"resident_bytes"`
+	HeapBytes        int64 `json:"heap_bytes"`
 	StartTimeSeconds int64 `json:"start_time_seconds"` // of the process: another one has other counts
+	Collected        bool  `json:"collected"`          // the garbage was collected right before: HeapBytes is what lives
 }
 
 // fields says which metric fills which field.
@@ -44,6 +46,7 @@ func (c *counts) fields() map[string]*int64 {
 		"go_goroutines":                  &c.Goroutines,
 		"process_open_fds":               &c.Descriptors,
 		"process_resident_memory_bytes":  &c.ResidentBytes,
+		"go_memstats_heap_alloc_bytes":   &c.HeapBytes,
 		"process_start_time_seconds":     &c.StartTimeSeconds,
 	}
 }
@@ -78,6 +81,28 @@ func scrape(url string) (*counts, error) {
 		return nil, fmt.Errorf("%s answers %s: is that the gateway?", url, response.Status)
 	}
 	return parseCounts(response.Body)
+}
+
+// collect has the gateway collect its garbage, and returns its counts after that; those that are given if it serves no profiles (--pprof), which
+// are asked for this.
+func collect(url string, c *counts) (*counts, error) {
+	probe := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: scrapeTimeout}
+	for range 2 { // what has a finalizer, or is in a sync.Pool, goes the second time
+		response, err := probe.Get(strings.TrimSuffix(url, "/metrics") + "/debug/pprof/heap?gc=1")
+		if err != nil {
+			return nil, err
+		}
+		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return c, nil
+		}
+	}
+	after, err := scrape(url)
+	if err == nil {
+		after.Collected = true
+	}
+	return after, err
 }
 
 // parseCounts reads the text format of Prometheus, in which each of the fields is one line.

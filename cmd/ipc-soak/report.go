@@ -81,6 +81,9 @@ func (r *report) judge(p *plan, busy error) {
 	if more := r.End.ResidentBytes - r.Start.ResidentBytes; more > p.growthBytes {
 		r.found("%.1f MiB of resident memory more than before, at most %.1f are allowed", mib(more), mib(p.growthBytes))
 	}
+	if more := r.End.HeapBytes - r.Start.HeapBytes; r.Start.Collected && r.End.Collected && more > p.heapGrowthBytes {
+		r.found("%.1f MiB of heap more than before, garbage not counted, at most %.1f are allowed", mib(more), mib(p.heapGrowthBytes))
+	}
 }
 
 func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
@@ -100,9 +103,17 @@ func (r *report) writeText(w io.Writer) error {
 	fmt.Fprintf(w, "Slots:     %d acquired = %d released\n", r.End.SlotsAcquired, r.End.SlotsReleased)
 	fmt.Fprintf(w, "NATS:      %d of %d connections up, %d reconnects meanwhile\n", r.End.LinksUp, r.End.Loops, r.End.Reconnects-r.Start.Reconnects)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(table, "At rest:\tresident MiB\tdescriptors\tgoroutines\t\n")
-	fmt.Fprintf(table, "start\t%.1f\t%d\t%d\t\n", mib(r.Start.ResidentBytes), r.Start.Descriptors, r.Start.Goroutines)
-	fmt.Fprintf(table, "end\t%.1f\t%d\t%d\t\n", mib(r.End.ResidentBytes), r.End.Descriptors, r.End.Goroutines)
+	fmt.Fprintf(table, "At rest:\tresident MiB\theap MiB\tdescriptors\tgoroutines\t\n")
+	for _, c := range []struct {
+		when   string
+		counts *counts
+	}{{"start", r.Start}, {"end", r.End}} {
+		heap := "-" // with the garbage it means nothing
+		if c.counts.Collected {
+			heap = fmt.Sprintf("%.2f", mib(c.counts.HeapBytes))
+		}
+		fmt.Fprintf(table, "%s\t%.1f\t%s\t%d\t%d\t\n", c.when, mib(c.counts.ResidentBytes), heap, c.counts.Descriptors, c.counts.Goroutines)
+	}
 	if err := table.Flush(); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ type plan struct {
 	settle             time.Duration // at most, to come to rest
 	threads            int
 	growthBytes        int64 // of resident memory, at most
+	heapGrowthBytes    int64 // of what lives in the heap, at most
 
 	payloadBytesMax int
 	burst           int  // requests that are sent at once, at most
@@ -35,6 +36,9 @@ func (p *plan) run() (*report, error) {
 		return nil, err
 	}
 	start, _, err := awaitRest(p.metricsURL, p.settle)
+	if err == nil {
+		start, err = collect(p.metricsURL, start)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -45,6 +49,9 @@ func (p *plan) run() (*report, error) {
 	}
 	took := time.Since(began)
 	end, busy, err := awaitRest(p.metricsURL, p.settle)
+	if err == nil {
+		end, err = collect(p.metricsURL, end)
+	}
 	if err != nil {
 		return nil, err
 	}
