@@ -364,3 +364,68 @@ func TestTimesFollowTheClockOfTheDay(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkTracing measures what tracing adds to a request in its loop, with a traceparent of its client: without tracing, with tracing when the
+// request is not sampled, and when it is, with all stages of its span and the headers for NATS. Slots and headers are there in each.
+func BenchmarkTracing(b *testing.B) {
+	for _, c := range []struct {
+		name, flags string
+		on          bool
+	}{{"off", "01", false}, {"unsampled", "00", true}, {"sampled", "01", true}} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			cfg := testConfig(b, "nats://127.0.0.1:1")
+			if c.on {
+				cfg.Tracer, cfg.TraceClients = new(trace.Sink), true
+			}
+			g, err := New(cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			l := g.loops[0]
+			l.followTracing()
+			s := &session{loop: l, id: 1, rule: l.policy.peers.others}
+			f := v2(codec.TypeRequest, 1, "app.echo", strings.Repeat("x", 512))
+			f.Headers = []byte("traceparent: " + sampledParent[:len(sampledParent)-2] + c.flags + "\r\n")
+			var span trace.Span
+			n := 0
+			for b.Loop() {
+				benchmarkTraced(l, s, &f)
+				if n++; n%1024 == 0 && c.on { // the exporter is not what is measured
+					b.StopTimer()
+					for l.tracer.queue.Pop(&span) {
+					}
+					b.StartTimer()
+				}
+			}
+			if dropped := l.counters.traceDropped.Load(); dropped != 0 || (l.counters.traceSpans.Load() != 0) != (c.name == "sampled") {
+				b.Errorf("%d spans, %d dropped", l.counters.traceSpans.Load(), dropped)
+			}
+		})
+	}
+}
+
+// benchmarkTraced is what a request does about tracing on its way, in the order of the data path.
+func benchmarkTraced(l *loop, s *session, f *codec.Frame) {
+	if l.policy.traces {
+		l.startTrace(s, f, labels[f.Type])
+	}
+	h, r := l.slots.Acquire()
+	r.session, r.startedAt = s, l.now
+	if l.traced != nil {
+		l.traceSubject(f.Subject, ModeRequest)
+	}
+	_ = l.messageHeaders(f)
+	if l.traced != nil {
+		l.tracePublished(h, r)
+	}
+	if l.tracer != nil && len(l.tracer.unwritten) > 0 {
+		l.traceWritten(r.end)
+	}
+	if r.watched&watchedByTrace != 0 {
+		span := l.span(h)
+		span.Delivered = l.clock(span)
+		l.endTrace(h, r, "", 100)
+	}
+	l.slots.Release(h)
+}

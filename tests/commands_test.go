@@ -32,6 +32,7 @@ type command struct {
 
 // noCommands are the beginnings of indented blocks that show no commands: output, mostly.
 var noCommands = []string{
+	"N x (10 MiB slots",     // a sum in docs/architecture.md
 	"local programs ",       // the picture in docs/architecture.md
 	"level=WARN ",           // a line of the log
 	"perf-stat.txt: ",       // what pprof/capture.sh prints
