@@ -80,7 +80,7 @@ var commands = map[string]how{
 	"ipc-gateway serve --socket-mode 0666 --allow-uid any":                         {here: true, shorter: []string{"any", "any --nats-url $NATS"}, until: "msg=serving"},
 
 	// docs/tracing.md
-	"go test -run '^$' -bench Tracing -benchmem -count 20 ./engine": {here: true, root: true, shorter: []string{"-count 20", "-benchtime 20x"}},
+	"go test -run '^$' -bench Tracing -benchmem -count 20 ./engine":                           {here: true, root: true, shorter: []string{"-count 20", "-benchtime 20x"}},
 	"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 ipc-gateway serve --trace-sample 0.01": {here: true, shorter: []string{"0.01", "0.01 --nats-url $NATS"}, until: "msg=serving"},
 
 	// deploy/README.md
