@@ -1,3 +1,7 @@
+// The programs that it runs would be the same under the race detector.
+
+//go:build !race
+
 package tests
 
 import (
