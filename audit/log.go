@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/aigroup/ipc-gateway/internal/wallclock"
 )
 
 const (
@@ -37,7 +35,7 @@ type Log struct {
 	log     *slog.Logger
 	rings   []*Ring
 	run     [runBytes]byte
-	clock   *wallclock.Clock
+	now     func() int64  // nanoseconds since 1970
 	started time.Time     // what behind counts from
 	wakes   chan struct{} // has room for one
 	stop    chan struct{}
@@ -88,11 +86,11 @@ type Stats struct {
 
 // Open opens the log that cfg names for as many loops, after it has deleted what is not to be kept and closed what processes left
 // that did not end well. If there is no room for that the log begins as one whose disk has become full: it tries again. cfg is valid.
-// Close is to be called.
-func Open(cfg Config, loops int, clock *wallclock.Clock, log *slog.Logger) (*Log, error) {
+// now returns nanoseconds since 1970, and may be called from any goroutine. Close is to be called.
+func Open(cfg Config, loops int, now func() int64, log *slog.Logger) (*Log, error) {
 	l := &Log{
 		cfg: cfg, log: log, wakes: make(chan struct{}, 1), stop: make(chan struct{}), tidy: make(chan struct{}, 1),
-		clock: clock, started: time.Now(),
+		now: now, started: time.Now(),
 	}
 	if _, err := rand.Read(l.run[:]); err != nil {
 		return nil, err
@@ -121,9 +119,6 @@ func Open(cfg Config, loops int, clock *wallclock.Clock, log *slog.Logger) (*Log
 
 // Ring returns the ring of a loop.
 func (l *Log) Ring(loop int) *Ring { return l.rings[loop] }
-
-// now returns nanoseconds since 1970.
-func (l *Log) now() int64 { return l.clock.Now() }
 
 // Stats returns what was counted. It may be called from any goroutine.
 func (l *Log) Stats() Stats {

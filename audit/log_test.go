@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/aigroup/ipc-gateway/internal/wallclock"
 )
 
 // testTimeout bounds every wait of the tests. It is never slept through.
@@ -30,12 +28,14 @@ func open(t testing.TB, cfg Config) *Log {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := Open(cfg, 1, wallclock.New(time.Now()), slog.New(slog.DiscardHandler))
+	l, err := Open(cfg, 1, now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
 }
+
+func now() int64 { return time.Now().UnixNano() }
 
 func closeLog(t testing.TB, l *Log) {
 	t.Helper()
@@ -306,7 +306,7 @@ func TestWrongConfigurations(t *testing.T) {
 	}
 	cfg = Default()
 	cfg.Path = filepath.Join(t.TempDir(), "missing", "audit")
-	if _, err := Open(cfg, 1, wallclock.New(time.Now()), slog.Default()); err == nil {
+	if _, err := Open(cfg, 1, now, slog.Default()); err == nil {
 		t.Error("opened in a folder that is not there")
 	}
 	if _, err := Verify(cfg.Path, nil); err == nil {

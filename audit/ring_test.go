@@ -6,9 +6,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/aigroup/ipc-gateway/internal/wallclock"
 )
 
 // Goal: whatever sizes records have and however the two sides meet, the log holds every request that the ring took, in order and
@@ -121,7 +118,7 @@ func BenchmarkRecord(b *testing.B) {
 		b.Run(map[int]string{0: "headers only", 1024: "payload 1024"}[payload], func(b *testing.B) {
 			cfg := testConfig(b)
 			cfg.PayloadBytes, cfg.RingBytes, cfg.Keep = payload, 8<<20, 1
-			l, err := Open(cfg, 1, wallclock.New(time.Now()), slog.New(slog.DiscardHandler))
+			l, err := Open(cfg, 1, now, slog.New(slog.DiscardHandler))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -145,11 +145,10 @@ func start(t *testing.T, name string, args ...string) *output {
 }
 
 // build builds a program of ours and returns its path.
-func build(t *testing.T, name string, env ...string) string {
+func build(t *testing.T, name string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "../cmd/"+name)
-	cmd.Env = append(os.Environ(), env...)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, text)
 	}

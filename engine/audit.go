@@ -30,7 +30,7 @@ func (g *Gateway) openAudit() (err error) {
 	if g.cfg.Audit.Path == "" {
 		return nil
 	}
-	if g.auditLog, err = audit.Open(g.cfg.Audit, len(g.loops), g.clock, g.log); err != nil {
+	if g.auditLog, err = audit.Open(g.cfg.Audit, len(g.loops), g.clock.Now, g.log); err != nil {
 		return err
 	}
 	for i, l := range g.loops {
