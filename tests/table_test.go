@@ -73,6 +73,8 @@ var commands = map[string]how{
 	"bin/ipc-bench fairness -d 1.5 --repeats 5": {here: true, shorter: []string{"-d 1.5 --repeats 5", "--hostile flood -d 0.2 --repeats 1"}, verdict: unfair},
 	"make chaos": {byCI: "make chaos"},
 	"go test ./chaos -run TestChaos -chaos.time=8h -timeout 0 -v": {byCI: "make chaos"},
+	"make fuzz-smoke": {byCI: "make fuzz-smoke"},
+	"go test -run '^$' -fuzz '^FuzzLink$' -fuzztime 1h -fuzzminimizetime 20x ./upstream": {byCI: "make fuzz-smoke"},
 
 	// docs/permissions.md
 	"ipc-gateway serve --socket-mode 0660 --allow-gid editors":                     {here: true, shorter: []string{"--allow-gid editors", "--allow-gid 4711 --nats-url $NATS"}, until: "msg=serving"},
@@ -99,8 +101,9 @@ var commands = map[string]how{
 	"bin/ipc-bench throughput -d 10 --json | tail -1 | jq .latency_us.p99": {here: true, shorter: []string{"-d 10", "-d 0.3"}},
 	"bin/ipc-bench fairness -s /tmp/beamline-gateway.sock":                 {here: true, shorter: []string{"fairness", "fairness --hostile flood -d 0.2 --repeats 1"}, verdict: unfair},
 	"bin/ipc-bench fairness --hostile flood -d 1 --repeats 3":              {here: true, shorter: []string{"-d 1 --repeats 3", "-d 0.2 --repeats 1"}, verdict: unfair},
-	"make goals":                                                               {byTest: "tests.TestCommands"},
-	"bin/ipc-bench goals --quick --json":                                       {here: true, root: true, shorter: []string{"--json", "--only memory --json"}, verdict: "NOT REACHED"},
+	"make fairness":                      {byCI: "make fairness"},
+	"make goals":                         {byTest: "tests.TestCommands"},
+	"bin/ipc-bench goals --quick --json": {here: true, root: true, shorter: []string{"--json", "--only memory --json"}, verdict: "NOT REACHED"},
 	"bin/ipc-bench goals --only flat,loops --rate 2000":                        {here: true, root: true, shorter: []string{"flat,loops", "loops --quick"}, verdict: "NOT REACHED"},
 	"make bench-gate BASE=main":                                                {byCI: "make bench-gate"},
 	"make bench BENCH_FLAGS=--quick":                                           {byCI: "perf/check"},
