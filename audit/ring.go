@@ -63,7 +63,12 @@ func (r *Ring) Takes(subjectBytes, contentBytes int) bool {
 	if !r.patient {
 		return true
 	}
-	return !r.log.failing.Load() && r.lost.Load() == 0 && r.fits(frameBytes+requestBytes+subjectBytes+min(contentBytes, r.payloadBytes)+framedOutcome)
+	return !r.log.failing.Load() && r.HasRoom(subjectBytes, contentBytes)
+}
+
+// HasRoom reports whether a request of these sizes can be recorded in the ring, whatever the disk does.
+func (r *Ring) HasRoom(subjectBytes, contentBytes int) bool {
+	return r.lost.Load() == 0 && r.fits(frameBytes+requestBytes+subjectBytes+min(contentBytes, r.payloadBytes)+framedOutcome)
 }
 
 // Roomy reports whether clients that were paused may go on: the log's goroutine has caught up.

@@ -52,6 +52,15 @@ func (l *loop) auditTakes(f *codec.Frame) bool {
 	return l.audit.Takes(len(l.subjectOf(f)), len(f.Headers)+len(f.Payload))
 }
 
+// auditServes reports whether f, which is not to wait, may be served. A log that begins to fail after auditMustWait has looked, which it may at any
+// time, does not count: else f would be refused without having waited. REQUIRES: there is a log.
+func (l *loop) auditServes(f *codec.Frame) bool {
+	if l.audit.Waits() && l.gates&pausedAudit == 0 {
+		return l.audit.HasRoom(len(l.subjectOf(f)), len(f.Headers)+len(f.Payload))
+	}
+	return l.auditTakes(f)
+}
+
 // auditMustWait reports whether f is to wait for room in the log. REQUIRES: there is one.
 func (l *loop) auditMustWait(f *codec.Frame) bool {
 	if l.gates&pausedAudit == 0 && l.audit.Waits() && !l.auditTakes(f) {

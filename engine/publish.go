@@ -61,7 +61,7 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 		l.refuseOverdue(s, f, label)
 		return
 	}
-	if l.audit != nil && !l.auditTakes(f) {
+	if l.audit != nil && !l.auditServes(f) {
 		l.refusePublish(s, f, label, codec.CodeUnavailable, auditFull)
 		return
 	}
