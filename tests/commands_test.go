@@ -34,6 +34,7 @@ type command struct {
 var noCommands = []string{
 	"N x (10 MiB slots",     // a sum in docs/architecture.md
 	"local programs ",       // the picture in docs/architecture.md
+	"[Service]",             // a drop-in for systemd
 	"level=WARN ",           // a line of the log
 	"perf-stat.txt: ",       // what pprof/capture.sh prints
 	"flat  flat%",           // likewise

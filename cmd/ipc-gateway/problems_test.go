@@ -89,8 +89,9 @@ routes:
 		wantAll(t, stderr, `"nats://u:***@h" is not a whole number`, `"nats://***@h" is not a duration`, `mode "nats://u:***@h"`,
 			`route submit: subject "a b": subject has a space`, `route query: subject "": subject is empty`, `route cancel: subject "a.*": subject has a wildcard`,
 			`route publish: jetstream: subject "a b": not a subject pattern`, `publish: subject "a b": not a subject pattern`)
+		told := strings.ReplaceAll(stderr, config, "FILE") // the folder has the test's name and any number
 		for _, never := range []string{"s3", "cret@", "ret@", "codec:", "engine:", "upstream:", "audit:", "trace:"} {
-			if strings.Contains(stderr, never) {
+			if strings.Contains(told, never) {
 				t.Errorf("%s: %q is told:\n%s", url, never, stderr)
 			}
 		}
