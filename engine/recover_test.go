@@ -78,10 +78,10 @@ func TestPanicInTheWorkOnAFrame(t *testing.T) {
 			l.durable.messages = nil
 			return func(l *loop) { l.durable.messages = messages }
 		}},
-		{"it is recorded", request, true, true, withoutAuditLog},
-		{"version 1 is recorded", v1(codec.TypeTaskSubmit, "x"), true, true, withoutAuditLog},
-		{"a publish is recorded", v2(codec.TypePublish, 5, "app.work", "x"), true, true, withoutAuditLog},
-		{"a message for JetStream is recorded", v2(codec.TypePublish, 5, "orders.a", "x"), true, false, withoutAuditLog},
+		{"it is recorded", request, true, true, withoutTimeOfDay},
+		{"version 1 is recorded", v1(codec.TypeTaskSubmit, "x"), true, true, withoutTimeOfDay},
+		{"a publish is recorded", v2(codec.TypePublish, 5, "app.work", "x"), true, true, withoutTimeOfDay},
+		{"a message for JetStream is recorded", v2(codec.TypePublish, 5, "orders.a", "x"), true, false, withoutTimeOfDay},
 		{"its span is kept", sampled(request), true, true, func(l *loop) func(*loop) {
 			bySlot := l.tracer.bySlot
 			l.tracer.bySlot = nil
@@ -210,11 +210,11 @@ func withoutBreakers(l *loop) (putBack func(l *loop)) {
 	}
 }
 
-// withoutAuditLog takes away what a record needs; the ring that it goes to stays.
-func withoutAuditLog(l *loop) (putBack func(l *loop)) {
-	log := l.gateway.auditLog
-	l.gateway.auditLog = nil
-	return func(l *loop) { l.gateway.auditLog = log }
+// withoutTimeOfDay takes away what a record needs; the ring that it goes to stays.
+func withoutTimeOfDay(l *loop) (putBack func(l *loop)) {
+	clock := l.gateway.clock
+	l.gateway.clock = nil // a record has the time of day
+	return func(l *loop) { l.gateway.clock = clock }
 }
 
 func sampled(f codec.Frame) codec.Frame {
