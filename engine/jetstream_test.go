@@ -219,7 +219,7 @@ func TestJetStreamBytesHeldAreBounded(t *testing.T) {
 	s, js := runJetStream(t)
 	makeStream(t, js, jetstream.StreamConfig{Name: "SILENT", Subjects: []string{"silent"}, NoAck: true, Storage: jetstream.MemoryStorage})
 	cfg := testConfig(t, s.ClientURL())
-	cfg.MaxHeldBytes = 10_000
+	cfg.MaxHeldBytes, cfg.PauseMax = 10_000, 50*time.Millisecond
 	g := runGateway(t, cfg)
 	waitReady(t, g)
 	p := dial(t, g)

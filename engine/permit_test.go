@@ -238,7 +238,7 @@ func TestInflightOfAPeer(t *testing.T) {
 	asked := make(chan *nats.Msg, 20)
 	answerWith(t, nc, "app.slow", func(m *nats.Msg) { asked <- m })
 	cfg := testConfig(t, s.ClientURL())
-	cfg.Loops = 2
+	cfg.Loops, cfg.PauseMax = 2, 50*time.Millisecond
 	cfg.Peers = ruleForUs(func(r *PeerRule) { r.Inflight = 5 })
 	g := runGateway(t, cfg)
 	waitReady(t, g)
@@ -288,7 +288,7 @@ func TestRefusedRequestsOfAPeerAreNotInFlight(t *testing.T) {
 	asked := make(chan *nats.Msg, 1)
 	answerWith(t, responder(t, s.ClientURL()), "app.slow", func(m *nats.Msg) { asked <- m })
 	cfg = testConfig(t, s.ClientURL())
-	cfg.MaxInflight = 1
+	cfg.MaxInflight, cfg.PauseMax = 1, 50*time.Millisecond
 	cfg.Peers = ruleForUs(func(r *PeerRule) { r.Inflight = 2 })
 	g := runGateway(t, cfg)
 	waitReady(t, g)
@@ -316,7 +316,7 @@ func TestReloadChangesPermissions(t *testing.T) {
 	answerWith(t, nc, DefaultSubject, echo)
 	cfg := testConfig(t, s.ClientURL())
 	openToAll(t, &cfg)
-	cfg.Loops = 2
+	cfg.Loops, cfg.PauseMax = 2, 50*time.Millisecond
 	cfg.AllowUIDs = []uint32{1001, 1002}
 	log := captureLog(t, &cfg)
 	g := runGateway(t, cfg)
