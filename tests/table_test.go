@@ -114,7 +114,7 @@ var commands = map[string]how{
 	"bin/ipc-bench compare --base /tmp/ipc-gateway-old":                        {here: true, root: true, shorter: []string{"/tmp/ipc-gateway-old", "$W/bin/ipc-gateway --kinds ping -t 4 -w 1 --sides gateway -d 0.2 -n 1"}},
 
 	// pprof/README.md
-	"make profile": {byCI: `make profile PROFILE_FLAGS="--seconds 2"`},
+	"make profile": {byTest: "pprof.TestCapture"},
 	`pprof/capture.sh --load "-t 64 -w 16 -p 256"`:                                                              {byTest: "pprof.TestCapture"},
 	`pprof/capture.sh --gateway "--cpus 1"`:                                                                     {byTest: "pprof.TestCapture"},
 	"pprof/capture.sh --probe http://127.0.0.1:8080":                                                            {byTest: "pprof.TestCapture"},
