@@ -65,7 +65,7 @@ var commands = map[string]how{
 	"sudo systemctl enable --now ipc-gateway":                     {notRun: "needs systemd as the first process; deploy.TestUnitsAreUnderstood has systemd look at the unit"},
 
 	// docs/performance.md, docs/reliability.md
-	"bin/ipc-bench compare --kinds request -t 1,16,64 -w 1 -p 256 --sides gateway,direct,haproxy,ring -n 3 -d 1.5": {byCI: "perf/check"},
+	"bin/ipc-bench compare --kinds request -t 1,16,64 -w 1 -p 256 --sides gateway,direct,haproxy,ring -n 3 -d 1.2": {byCI: "perf/check"},
 	"make bench":             {byCI: "perf/check"},
 	"make perf":              {byCI: "perf/check"},
 	"bin/ipc-bench fairness": {here: true, shorter: []string{"fairness", "fairness --hostile flood -d 0.2 --repeats 1"}, verdict: unfair},
