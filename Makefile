@@ -33,7 +33,7 @@ test: ## run all tests (PKG=./codec: one package)
 
 .PHONY: race
 race: ## run all tests under the race detector
-	go test -race -p 4 $(PKG) # most tests wait more than they work
+	go test -race $(PKG)
 
 .PHONY: alloc
 alloc: ## run the tests that count allocations, uncached
