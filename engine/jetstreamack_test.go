@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"syscall"
 	"testing"
 	"time"
 
@@ -106,13 +105,13 @@ func TestJetStreamWaitsForAQuorum(t *testing.T) {
 	p.send(durablePublish(1, "with all", ""))
 	p.expectAck(2, 1)
 
-	c.signalOthers(leader, syscall.SIGSTOP)
+	c.others(leader, func(member *process) { member.freeze(t) })
 	resends := g.Stats().JetStreamResends
 	f := durablePublish(2, "with the leader alone", "")
 	f.TimeoutMs = uint32(testTimeout.Milliseconds())
 	p.send(f)
 	eventually(t, "two more copies are on their way", func() bool { return g.Stats().JetStreamResends >= resends+2 })
-	c.signalOthers(leader, syscall.SIGCONT)
+	c.others(leader, func(member *process) { member.thaw(t) })
 	p.expectAck(2, 2)
 	times := 0
 	for _, m := range stored(t, js, "ORDERS") {
@@ -144,15 +143,11 @@ func (c *cluster) leaderOf(js jetstream.JetStream, name string) (member int) {
 	return 0
 }
 
-// signalOthers sends a signal to all members but one.
-func (c *cluster) signalOthers(but int, signal syscall.Signal) {
-	c.t.Helper()
+// others calls do for all members but one.
+func (c *cluster) others(but int, do func(member *process)) {
 	for i, member := range c.members {
-		if i == but {
-			continue
-		}
-		if err := member.Process.Signal(signal); err != nil {
-			c.t.Fatal(err)
+		if i != but {
+			do(member)
 		}
 	}
 }
