@@ -38,7 +38,7 @@ var noCommands = []string{
 	"level=WARN ",           // a line of the log
 	"perf-stat.txt: ",       // what pprof/capture.sh prints
 	"flat  flat%",           // likewise
-	"26.12%  ipc-gateway  ", // likewise
+	"11.13%  ipc-gateway  ", // likewise
 }
 
 // commandsOf returns the commands in the indented and fenced blocks of a document. In a block with a prompt those with one are commands, and
