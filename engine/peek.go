@@ -27,7 +27,7 @@ const (
 	peekAfter = 4
 	// peekPause is how soon, in nanoseconds, a client has to send its next request. After so much time what was peeked is
 	// taken out: a client with a small buffer for sending might be waiting for that.
-	peekPause = int64(20e6)
+	peekPause = int64(50e6)
 )
 
 // peeker is what a loop needs for peeking.
