@@ -50,7 +50,7 @@ type loop struct {
 	unwritten   []pendingWrite // publish-mode requests in the order of their offsets, from unwrittenAt on
 	unwrittenAt int
 	dirty       []*session // have bytes to be written at the end of the pass
-	doomed      []*session // are closed at the end of the next pass
+	doomed      []*session // are closed at the end of the pass
 	resumed     []*session // were paused, and go on in the next pass
 	lingering   []lingerer // sessions that were answered for the last time, the earliest first
 	handover    *handover  // that sessions at rest are passed to; nil: none goes on
