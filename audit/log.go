@@ -544,22 +544,15 @@ func (l *Log) endOfOther(s *segmentFile) (end, otherState) {
 			return end{}, otherOpen
 		}
 	}
-	r, err := s.open()
-	if err != nil {
+	e, closed, err := s.end()
+	switch {
+	case closed:
+		return e, otherClosed
+	case err != nil || s.compressed:
 		return end{}, otherGone
-	}
-	defer r.Close()
-	if f, plain := r.(*os.File); plain {
-		if e, closed := endOf(f); closed {
-			return e, otherClosed
-		}
+	default:
 		return end{}, otherOpen
 	}
-	found := examine(r, nil)
-	if !found.closed {
-		return end{}, otherGone
-	}
-	return found.end, otherClosed
 }
 
 // headOf returns the head of a segment.

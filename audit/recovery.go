@@ -5,6 +5,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,8 +17,8 @@ const cutName = ".cut"
 
 // recoverSegment closes a segment that nobody writes any more: what is behind its last whole record is cut off. Bytes that
 // are no torn record, as a kill leaves it, are kept in a file of their own; that they were there is said in the end, as it is if the
-// segment had one before. It returns nil if there was nothing to do, or another process does it. After an error it may be called
-// again, and finds out the same.
+// segment had one before. One whose process was killed before it wrote the head gets fresh, and continues the one before it. It
+// returns nil if there was nothing to do, or another process does it. After an error it may be called again, and finds out the same.
 func recoverSegment(s *segmentFile, fresh head) (*end, error) {
 	f, err := os.OpenFile(s.path, os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -62,6 +65,9 @@ func recoverSegment(s *segmentFile, fresh head) (*end, error) {
 	again := &segment{file: f, number: s.number, hash: found.hash, records: found.records, written: found.whole}
 	if found.whole == 0 {
 		fresh.number = s.number
+		if fresh.parents, err = closedBefore(s); err != nil {
+			return nil, err
+		}
 		again = newSegment(f, &fresh)
 	}
 	again.appendEnd(e)
@@ -69,6 +75,23 @@ func recoverSegment(s *segmentFile, fresh head) (*end, error) {
 		return nil, err
 	}
 	return &again.end, again.sync()
+}
+
+// closedBefore returns the last closed segment before s as a parent, if there is one.
+func closedBefore(s *segmentFile) ([]parent, error) {
+	segments, err := listSegments(strings.TrimSuffix(s.path, filepath.Ext(s.path)))
+	if err != nil {
+		return nil, err
+	}
+	for _, before := range slices.Backward(segments) {
+		if before.number >= s.number {
+			continue
+		}
+		if e, closed, err := before.end(); err == nil && closed {
+			return []parent{{before.number, e.hash}}, nil
+		}
+	}
+	return nil, nil
 }
 
 // isCorrupt reports whether what is behind the last whole record is something else than the beginning of a record that was being

@@ -8,34 +8,53 @@ import (
 	"testing"
 )
 
-// Goal: wherever a kill cuts a segment, the log opens again with every record that is whole, goes on, and is verified. Method: a
-// segment that is not closed is cut at every byte.
+// Goal: wherever a kill cuts a segment, the log opens again with every record that is whole, goes on, and is verified. Method: the
+// last segment of a log, the first one or one that continues another, is cut at every byte.
 func TestOpensAtTheLastWholeRecord(t *testing.T) {
-	cfg := testConfig(t)
-	l := open(t, cfg)
-	record(l, 0, 8)
-	written(t, l)
-	whole, err := os.ReadFile(segmentPath(cfg.Path, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	closeLog(t, l)
-	for size := range len(whole) + 1 {
-		cfg.Path = filepath.Join(memoryDir(t), "audit")
-		if err := os.WriteFile(segmentPath(cfg.Path, 1), whole[:size], 0o600); err != nil {
-			t.Fatal(err)
+	for _, before := range []int{0, 1} {
+		cfg := testConfig(t)
+		for range before {
+			l := open(t, cfg)
+			record(l, 50, 2)
+			closeLog(t, l)
 		}
-		before := examine(strings.NewReader(string(whole[:size])), nil)
 		l := open(t, cfg)
-		record(l, 100, 3)
-		closeLog(t, l)
-		wantVerified(t, cfg.Path)
-		reports, err := Verify(cfg.Path, nil)
-		if err != nil || len(reports) != 2 || !reports[0].Recovered || reports[0].found.records != before.records {
-			t.Fatalf("cut at byte %d: %+v, %v", size, reports, err)
+		record(l, 0, 8)
+		written(t, l)
+		files := map[string][]byte{}
+		for _, name := range segmentsOf(t, cfg.Path) {
+			content, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files[filepath.Base(name)] = content
 		}
-		if got := readAll(t, cfg.Path); !slices.Equal(got.requests[len(got.requests)-3:], subjects(100, 3)) || len(got.problems) != 0 {
-			t.Fatalf("cut at byte %d: %+v", size, got)
+		last := filepath.Base(segmentPath(cfg.Path, uint64(before+1)))
+		whole := files[last]
+		closeLog(t, l)
+		for size := range len(whole) + 1 {
+			cfg.Path = filepath.Join(memoryDir(t), "audit")
+			files[last] = whole[:size]
+			for name, content := range files {
+				if err := os.WriteFile(filepath.Join(filepath.Dir(cfg.Path), name), content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cut := examine(strings.NewReader(string(whole[:size])), nil)
+			l := open(t, cfg)
+			record(l, 100, 3)
+			closeLog(t, l)
+			wantVerified(t, cfg.Path)
+			reports, err := Verify(cfg.Path, nil)
+			if err != nil || len(reports) != before+2 || !reports[before].Recovered || reports[before].found.records != cut.records {
+				t.Fatalf("%d before, cut at byte %d: %+v, %v", before, size, reports, err)
+			}
+			if got := readAll(t, cfg.Path); !slices.Equal(got.requests[len(got.requests)-3:], subjects(100, 3)) || len(got.problems) != 0 {
+				t.Fatalf("%d before, cut at byte %d: %+v", before, size, got)
+			}
+			if continued, segments := continuedSegments(t, cfg.Path); continued != segments-1 {
+				t.Fatalf("%d before, cut at byte %d: of %d segments %d are continued", before, size, segments, continued)
+			}
 		}
 	}
 }

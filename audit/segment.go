@@ -92,6 +92,21 @@ func (s *segmentFile) open() (io.ReadCloser, error) {
 	return &compressedSegment{decoder, f}, nil
 }
 
+// end returns the end of the segment, whichever form it has by now. closed is false if it has none.
+func (s *segmentFile) end() (e end, closed bool, err error) {
+	r, err := s.open()
+	if err != nil {
+		return e, false, err
+	}
+	defer r.Close()
+	if f, plain := r.(*os.File); plain {
+		e, closed = endOf(f)
+		return e, closed, nil
+	}
+	found := examine(r, nil)
+	return found.end, found.closed, nil
+}
+
 type compressedSegment struct {
 	*zstd.Decoder
 	file *os.File
