@@ -5,6 +5,7 @@ PKG         ?= ./...
 BENCH       ?= .
 BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
+GATE_FLAGS  ?=
 PROFILE_FLAGS ?=
 RUN_FLAGS   ?=
 TEST_FLAGS  ?=
@@ -27,13 +28,17 @@ build: ## build all programs into bin/
 run: build ## start NATS, a demo responder and a gateway in one process
 	bin/ipc-sandbox $(RUN_FLAGS)
 
+# Tests that run beside others wait more than they work: for servers that come back, for deadlines, for processes that end.
+TEST := go test -parallel 8
+
 .PHONY: test
 test: ## run all tests (PKG=./codec: one package)
-	go test $(TEST_FLAGS) $(PKG)
+	$(TEST) $(TEST_FLAGS) $(PKG)
 
+# -short leaves out the tests whose work is done by programs that they build, without the detector.
 .PHONY: race
 race: ## run all tests under the race detector
-	go test -race $(PKG)
+	$(TEST) -race -short $(PKG)
 
 .PHONY: alloc
 alloc: ## run the tests that count allocations, uncached
@@ -82,7 +87,7 @@ BASE ?= HEAD~1
 
 .PHONY: bench-gate
 bench-gate: ## check allocations, system calls and inlining; compare with BASE for information
-	go run ./cmd/ipc-bench gate --base $(BASE)
+	go run ./cmd/ipc-bench gate --base $(BASE) $(GATE_FLAGS)
 
 FAIRNESS_FLAGS ?= -d 0.7 --repeats 5 --limit 2
 

@@ -201,6 +201,7 @@ func TestAuthentication(t *testing.T) {
 // Goal: credentials that are refused are named as the reason, told once, and tried for ever. When
 // the server takes them, at last or again, the gateway works. Nothing of it says a secret.
 func TestRefusedCredentials(t *testing.T) {
+	t.Parallel()
 	for _, c := range allCredentials(t) {
 		t.Run(c.name, func(t *testing.T) {
 			s := runNATS(t, c.server)

@@ -59,6 +59,7 @@ func TestDrainWithoutTimeToWait(t *testing.T) {
 
 // Goal: a loop that does not turn is named, and the clients of the others are still told that the gateway ends.
 func TestDrainWithAStuckLoop(t *testing.T) {
+	t.Parallel()
 	s := runNATS(t, nil)
 	answerWith(t, responder(t, s.ClientURL()), "app.never", func(*nats.Msg) {})
 	cfg := testConfig(t, s.ClientURL())
@@ -96,6 +97,7 @@ func TestDrainWithAStuckLoop(t *testing.T) {
 // Goal: a client that does not read its answers holds a drain up for two seconds, whatever the timeout is, and what it loses
 // is named; one that reads, however slowly, gets all of its answers.
 func TestDrainGivesUpClientsThatTakeNothing(t *testing.T) {
+	t.Parallel()
 	s := runNATS(t, nil)
 	g := runGateway(t, testConfig(t, s.ClientURL()))
 	waitReady(t, g)

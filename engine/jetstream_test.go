@@ -171,6 +171,7 @@ func TestJetStreamErrorsAreServiceErrors(t *testing.T) {
 }
 
 func TestJetStreamWaitsForAStreamThatComesBack(t *testing.T) {
+	t.Parallel()
 	s, js := runJetStream(t)
 	g := runGateway(t, testConfig(t, s.ClientURL()))
 	waitReady(t, g)

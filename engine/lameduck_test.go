@@ -93,6 +93,7 @@ func TestLameDuckIsLeftBeforeItCuts(t *testing.T) {
 // the reply comes by way of the new one. Method: the first server cuts soon after the move; only then
 // the responder, at the second, replies.
 func TestReplyAfterTheLameDuckHasCut(t *testing.T) {
+	t.Parallel()
 	first, second := runCluster(t, func(o *server.Options) {
 		patientDuck(o)
 		o.LameDuckDuration, o.LameDuckGracePeriod = 1100*time.Millisecond, time.Second
@@ -128,6 +129,7 @@ func TestReplyAfterTheLameDuckHasCut(t *testing.T) {
 // Goal: without another server, the gateway stays until it is cut, says so once, and moves as soon as
 // there is one.
 func TestLameDuckWithoutAnotherServer(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	first := runNATS(t, patientDuck)
 	cfg := testConfig(t, withUser(first))

@@ -427,6 +427,7 @@ func TestStartAndCloseMayBeCalledInAnyOrder(t *testing.T) {
 // Goal: closing while clients connect loses none of them: each sees the end of its stream, and is
 // counted as gone.
 func TestCloseWhileClientsConnect(t *testing.T) {
+	t.Parallel()
 	s := runNATS(t, nil)
 	for range 30 {
 		g, err := New(testConfig(t, s.ClientURL()))

@@ -1,18 +1,15 @@
 package engine
 
 import (
-	"fmt"
 	"net"
 	"os"
-	"os/exec"
-	"syscall"
+	"runtime"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-func init() { roles["connect"] = connectRole }
 
 // user is whom a client connects as.
 type user struct {
@@ -32,55 +29,79 @@ func openToAll(t testing.TB, cfg *Config) {
 	}
 }
 
-// dialAs connects to the gateway as somebody else: a process of that user connects, and hands its connection over. The
-// kernel goes on telling who connected.
+// dialAs connects to the gateway as somebody else: a thread that becomes that user connects, and ends. The kernel goes on telling
+// who connected.
 func dialAs(t testing.TB, g *Gateway, u user) *peer {
 	t.Helper()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
-	defer ours.Close()
-	defer theirs.Close()
-	// The path of the test binary may lead through folders that are root's alone; this does not.
-	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
-	cmd.Env = append(os.Environ(), "IPC_TEST_ROLE=connect", "IPC_TEST_SOCKET="+g.cfg.SocketPath)
-	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.uid, Gid: u.gid, Groups: u.groups}}
-	if output, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("connecting as %+v: %v: %s", u, err, output)
-	}
-	rights := make([]byte, unix.CmsgSpace(4))
-	_, n, _, _, err := unix.Recvmsg(pair[0], make([]byte, 1), rights, unix.MSG_CMSG_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	messages, err := unix.ParseSocketControlMessage(rights[:n])
-	if err != nil || len(messages) != 1 {
-		t.Fatalf("%d messages, %v", len(messages), err)
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := os.NewFile(uintptr(fds[0]), "client")
-	defer f.Close()
-	conn, err := net.FileConn(f)
-	if err != nil {
-		t.Fatal(err)
+	connected := make(chan *net.UnixConn, 1)
+	go onThreadOfItsOwn(func() {
+		defer close(connected)
+		if err := become(u); err != nil {
+			t.Errorf("becoming %+v: %v", u, err)
+			return
+		}
+		conn, err := connectHere(g.cfg.SocketPath)
+		if err != nil {
+			t.Errorf("connecting as %+v: %v", u, err)
+			return
+		}
+		connected <- conn
+	})
+	conn, ok := <-connected
+	if !ok {
+		t.FailNow()
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(testTimeout))
-	return &peer{t, conn.(*net.UnixConn)}
+	return &peer{t, conn}
 }
 
-// connectRole connects to IPC_TEST_SOCKET, and sends the connection to descriptor 3.
-func connectRole() {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	roleMust(err)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: os.Getenv("IPC_TEST_SOCKET")}); err != nil {
-		roleMust(fmt.Errorf("connect: %w", err))
+// onThreadOfItsOwn calls f on a thread that nothing else runs on afterwards.
+func onThreadOfItsOwn(f func()) {
+	runtime.LockOSThread() // for ever: the thread ends with the goroutine
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
 	}
-	roleMust(unix.Sendmsg(3, []byte{0}, unix.UnixRights(fd), nil, 0))
+	// The first thread of a process does not end. While it waits here it is in nobody's way, and then it may go on as before.
+	defer runtime.UnlockOSThread()
+	done := make(chan struct{})
+	go func() { defer close(done); onThreadOfItsOwn(f) }()
+	<-done
+}
+
+// become makes the calling thread, and no other one, another user.
+func become(u user) error {
+	var groups unsafe.Pointer
+	if len(u.groups) > 0 {
+		groups = unsafe.Pointer(&u.groups[0])
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(u.groups)), uintptr(groups), 0); errno != 0 {
+		return errno
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(u.gid), uintptr(u.gid), uintptr(u.gid)); errno != 0 {
+		return errno
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(u.uid), uintptr(u.uid), uintptr(u.uid)); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// connectHere connects on the calling thread.
+func connectHere(path string) (*net.UnixConn, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "client")
+	defer f.Close()
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return nil, err
+	}
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.UnixConn), nil
 }

@@ -47,6 +47,7 @@ func attemptsAt(s *server.Server) func() int64 {
 // Goal: a user whose JWT expires while the gateway is connected is an outage that names the reason; a
 // new creds file in the place of the old one ends it.
 func TestCredentialsThatExpireWhileConnected(t *testing.T) {
+	t.Parallel()
 	end := time.Now().Add(2 * time.Second).Unix()
 	operator, issue := newIssuer(t)
 	_, creds := issue(func(u *jwt.UserClaims) { u.Expires = end })
@@ -70,6 +71,7 @@ func TestCredentialsThatExpireWhileConnected(t *testing.T) {
 // Goal: a password that is changed at the server, which is told to reload, is an outage until it is
 // changed back.
 func TestPasswordThatIsRevokedWhileConnected(t *testing.T) {
+	t.Parallel()
 	options := func(password string) *server.Options {
 		return &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, Username: "app", Password: password}
 	}
@@ -94,6 +96,7 @@ func TestPasswordThatIsRevokedWhileConnected(t *testing.T) {
 // Goal: a server that comes back with a certificate that has expired is not used until it has a valid
 // one; that it has expired is said once, although the error has the time in it.
 func TestCertificateThatHasExpiredAtReconnect(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	valid := withTLS(ca.server(nil, "127.0.0.1"), nil)
 	expired := withTLS(ca.serverUntil(time.Now().Add(-time.Minute), nil, "127.0.0.1"), nil)
@@ -208,6 +211,7 @@ func answerTo(question []byte, mode int32) []byte {
 // Goal: a name that stops resolving at a reconnect is named as the reason, once, whether the name
 // server knows nothing of it or says nothing at all; the gateway asks on, and works when it resolves.
 func TestNameThatStopsResolving(t *testing.T) {
+	t.Parallel()
 	names := runNameServer(t)
 	s := runNATS(t, nil)
 	port := s.Addr().(*net.TCPAddr).Port

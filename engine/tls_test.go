@@ -36,6 +36,7 @@ func withTLS(cert tls.Certificate, clients *authority) func(*server.Options) {
 
 // Goal: each way to set TLS up carries small and large messages, many at a time, unchanged.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	certFile, keyFile := ca.client()
 	here := ca.server(nil, "127.0.0.1")
@@ -99,6 +100,7 @@ func TestTLS(t *testing.T) {
 // Goal: a TLS connection that cannot come about is named with the true reason, told once, and tried
 // for ever: when what was wrong is put right, in the files or at the server, the gateway works.
 func TestTLSRefused(t *testing.T) {
+	t.Parallel()
 	ca, stranger := newAuthority(t), newAuthority(t)
 	certFile, keyFile := ca.client()
 	strangeCert, strangeKey := stranger.client()
@@ -253,6 +255,7 @@ func TestTLSLinkLoss(t *testing.T) {
 // trying to write to it. Method: a server that does the handshake, and then keeps the connection
 // open and reads no more.
 func TestTLSConnectionToAStuckServerEnds(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{ca.server(nil, "127.0.0.1")}}
 	stuck := make(chan struct{})

@@ -11,7 +11,8 @@ import (
 
 // gateCommand checks what is exact about the gateway's speed.
 type gateCommand struct {
-	Base string `placeholder:"COMMIT" help:"Also compare with the gateway of this commit, for information."`
+	Base  string `placeholder:"COMMIT" help:"Also compare with the gateway of this commit, for information."`
+	Tests bool   `default:"true" negatable:"" help:"Run the tests that count allocations, as go test does with all others."`
 }
 
 // Help is what "gate --help" says before the flags.
@@ -26,7 +27,7 @@ var errGate = errors.New("the gateway does more than it did: see FAILED")
 func (c *gateCommand) Run(a *app) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	result, err := compare.Gate(ctx, c.Base, a.progress)
+	result, err := compare.Gate(ctx, compare.GateSettings{Base: c.Base, Tests: c.Tests}, a.progress)
 	if err != nil {
 		return err
 	}

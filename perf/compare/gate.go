@@ -76,11 +76,16 @@ const mallocsRequestsMin = 200_000
 // of the clients' connects and of asking for the count.
 func mallocsMost(requests, runs float64) float64 { return 0.0005*requests + 300*runs }
 
-// Gate checks what is exact about the gateway's data path, and compares its speed with that of the commit base, if
-// there is one.
+// GateSettings say what a gate does besides counting mallocs, system calls and what is inlined.
+type GateSettings struct {
+	Base  string // the commit whose gateway's speed is compared with, for information; empty: none
+	Tests bool   // run the tests that count allocations
+}
+
+// Gate checks what is exact about the gateway's data path.
 //
 // REQUIRES: on the main thread.
-func Gate(ctx context.Context, base string, progress func(format string, args ...any)) (*GateResult, error) {
+func Gate(ctx context.Context, s GateSettings, progress func(format string, args ...any)) (*GateResult, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return nil, err
@@ -89,7 +94,9 @@ func Gate(ctx context.Context, base string, progress func(format string, args ..
 	if result.Checks, err = inlined(ctx, root); err != nil {
 		return nil, err
 	}
-	result.Checks = append(result.Checks, allocationTests(ctx, root)...)
+	if s.Tests {
+		result.Checks = append(result.Checks, allocationTests(ctx, root)...)
+	}
 	exact := Settings{Sides: []string{SideGateway}, Repeats: 1, Duration: gateRun, Cells: Cells(
 		[]string{KindPing, KindRequest, KindPublish, KindPublishAnswered}, []int{16}, []int{16}, []int{256})}
 	for _, b := range syscallBounds {
@@ -106,7 +113,7 @@ func Gate(ctx context.Context, base string, progress func(format string, args ..
 	if err := r.countSyscalls(ctx, result); err != nil {
 		return nil, err
 	}
-	binary, err := buildBase(ctx, root, r.folder, base)
+	binary, err := buildBase(ctx, root, r.folder, s.Base)
 	if err != nil {
 		result.NoBase = err.Error()
 		return result, nil
