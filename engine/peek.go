@@ -13,28 +13,32 @@ import (
 // So the requests of such programs are read with MSG_PEEK, which leaves them in the socket; SO_PEEK_OFF lets the next peek
 // begin behind them. They are taken out many at a time, when an answer was written: then the program is awake. A session
 // peeks while its client keeps to that rhythm: a small request, nothing more until it has its answer, and the next
-// one soon. With anything else it goes back to plain reads. A session that peeks is watched edge-triggered, for there
-// is always something to be read.
+// one soon. With anything else it goes back to plain reads: to peek at those who keep several requests in flight, or only
+// send PING, gained nothing. A session that peeks is watched edge-triggered, for there is always something to be read.
 
 const (
-	// peekBytesMax bounds one peek, and peekedMax what is left in a socket: in requests, and in bytes. The kernel counts it
-	// as not sent yet. It has to be far below the 53 KiB, with the kernel's own part of each, from which on poll finds
-	// the client's side full.
-	peekBytesMax   = 4 << 10
-	peekedMax      = 16
-	peekedBytesMax = 12 << 10
-	// peekAfter is how many requests in a row have to keep to the rhythm before a session peeks.
+	// peekBytesMax bounds one peek, and peekFramesMax what may come in it.
+	peekBytesMax  = 4 << 10
+	peekFramesMax = 24
+	// peekedRoomMax bounds what is left in a socket, in bytes of the client's buffer for sending: the kernel counts it as not sent
+	// yet, with its own part of each write. With one more peek it has to be below the 53 KiB from which on poll finds the
+	// client's side full.
+	peekedRoomMax = 24 << 10
+	// peekAfter is how many reads in a row have to keep to the rhythm before a session peeks.
 	peekAfter = 4
 	// peekPause is how soon, in nanoseconds, a client has to send its next request. After so much time what was peeked is
-	// taken out: a client with a small buffer for sending might be waiting for that.
-	peekPause = int64(50e6)
+	// taken out: a client with a small buffer for sending might be waiting for that. One that goes on within peekStall,
+	// peekStallsMax times in a row, was, and is not peeked any more.
+	peekPause     = int64(50e6)
+	peekStall     = int64(1e6)
+	peekStallsMax = 3
 )
 
 // peeker is what a loop needs for peeking.
 type peeker struct {
 	header   unix.Msghdr
 	part     unix.Iovec
-	taken    [peekBytesMax + peekedBytesMax]byte
+	taken    [peekBytesMax + peekedRoomMax/2]byte
 	pause    int64      // peekPause, but in tests
 	sessions []*session // that peek, and others that did
 	look     int64      // when to look at them next, in nanoseconds since Gateway.started
@@ -60,11 +64,25 @@ func (p *peeker) peek(fd int) (n int, all bool, err unix.Errno) {
 	return int(got), got < peekBytesMax && p.header.Flags&unix.MSG_CTRUNC == 0, 0
 }
 
+// peekedRoom returns about how much of the client's buffer for sending the kernel uses for what was served and is still in the
+// socket. Each frame may have been a write of its own.
+func (s *session) peekedRoom() int { return 512*s.peekedFrames + 2*s.peekedBytes }
+
 // noteRhythm takes note of a plain read that was served: asked says that nothing was in flight before, and that it was
 // small; since is when bytes last went either way.
 func (l *loop) noteRhythm(s *session, asked bool, since int64) {
+	if s.takenAt != 0 {
+		s.stalls++
+		if l.now-s.takenAt > peekStall {
+			s.stalls = 0
+		}
+		s.takenAt = 0
+	}
 	if !asked || s.inflight == 0 || s.in != nil || s.paused != 0 || l.now-since > l.peeker.pause {
 		s.rhythm = 0
+		return
+	}
+	if s.stalls == peekStallsMax {
 		return
 	}
 	if s.rhythm++; s.rhythm < peekAfter || s.finishing || s.doomed {
@@ -100,9 +118,11 @@ func (l *loop) peekClient(s *session, events uint32) {
 		return
 	}
 	s.peekedBytes += n
-	s.peeked++
+	before := s.usage.requests
 	l.read(s, l.readBuffer[:n])
-	if !all || s.in != nil || s.paused != 0 || !s.waitsForAnswers() {
+	frames := int(s.usage.requests - before)
+	s.peekedFrames += frames
+	if !all || frames > peekFramesMax || s.in != nil || s.paused != 0 || !s.waitsForAnswers() {
 		l.endPeeking(s)
 	}
 }
@@ -119,7 +139,7 @@ func (l *loop) endPeeking(s *session) {
 
 // takeSomePeeked takes what was served out of the socket of s, if it is much.
 func (l *loop) takeSomePeeked(s *session) {
-	if s.peeked >= peekedMax || s.peekedBytes >= peekedBytesMax {
+	if s.peekedRoom() >= peekedRoomMax {
 		l.takePeeked(s)
 	}
 }
@@ -137,7 +157,7 @@ func (l *loop) takePeeked(s *session) {
 			l.doom(s) // what is not there cannot be served a second time
 		}
 	}
-	s.peeked = 0
+	s.peekedFrames = 0
 }
 
 // endIdlePeeking goes back to plain reads from clients that have lost the rhythm by sending nothing.
@@ -148,8 +168,9 @@ func (l *loop) endIdlePeeking() {
 	}
 	kept := p.sessions[:0]
 	for _, s := range p.sessions {
-		if !s.doomed && l.now-s.usage.activeAt > p.pause {
+		if s.peeks && !s.doomed && l.now-s.usage.activeAt > p.pause {
 			l.endPeeking(s)
+			s.takenAt = l.now
 		}
 		if s.doomed || !s.peeks {
 			s.inPeeker = false

@@ -35,11 +35,14 @@ type session struct {
 	orderFirst uint32 // version 1 requests in the order in which they came, as slot index + 1
 	orderLast  uint32
 
-	// Of peek.go: requests, and their bytes, that were served and are still in the socket; requests up to now after which
-	// the client waited for the answer; what comes is peeked; in peeker.sessions.
-	peeked, peekedBytes int
-	rhythm              uint8
-	peeks, inPeeker     bool
+	// Of peek.go: frames, and their bytes, that were served and are still in the socket; reads up to now after which
+	// the client waited for the answer; what comes is peeked; in peeker.sessions; when that was taken out because nothing more came,
+	// in nanoseconds since Gateway.started, until the next read; how often in a row the client went on at once then.
+	peekedFrames, peekedBytes int
+	rhythm                    uint8
+	peeks, inPeeker           bool
+	takenAt                   int64
+	stalls                    uint8
 
 	usage sessionUsage // for the console
 
