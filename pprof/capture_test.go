@@ -41,7 +41,7 @@ func TestCapture(t *testing.T) {
 		t.Fatalf("%v: %s", err, output)
 	}
 	for name, part := range map[string]string{
-		"cpu.svg": "part=loop", "cpu-labels.txt": "loop", "cpu.txt": "gnet", "goroutine.txt": `"part":"nats"`, "block.svg": "selectgo", "threads.txt": "ipc-loop-0",
+		"cpu.svg": "part=loop", "cpu-labels.txt": "loop", "cpu.txt": "Showing nodes", "goroutine.txt": `"part":"nats"`, "block.svg": "selectgo", "threads.txt": "ipc-loop-0",
 		"trace.out": "go 1.", "heap.pprof": "", "allocs.pprof": "", "mutex.pprof": "", "summary.txt": "== from the Go runtime",
 	} {
 		text, err := os.ReadFile(filepath.Join(out, name))
