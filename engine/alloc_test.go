@@ -49,15 +49,7 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 			load := startProcess(t, "alloc-load", "SOCKET="+cfg.SocketPath, "KIND="+kind)
 			runLoad(t, load, 30_000) // until the buffers have found their sizes
 			late := g.Stats().LateReplies
-			requests := 120_000
-			before := mallocs()
-			runLoad(t, load, requests)
-			after := mallocs()
-			per := float64(after-before) / float64(requests)
-			t.Logf("%d mallocs in %d requests: %.5f a request", after-before, requests, per)
-			if per > mallocsPerRequestMax {
-				t.Errorf("%.5f mallocs a request, want at most %v", per, mallocsPerRequestMax)
-			}
+			expectNoMallocs(t, load, 120_000)
 			s := g.Stats()
 			if kind == "mixed" && s.LateReplies == late {
 				t.Error("no reply was late: the test does not test what it says")
@@ -81,16 +73,28 @@ func TestAuditedRequestsDoNotAllocate(t *testing.T) {
 		load := startProcess(t, "alloc-load", "SOCKET="+cfg.SocketPath, "KIND="+kind)
 		runLoad(t, load, 30_000)
 		records, requests := g.Stats().Audit.Records, 120_000
-		before := mallocs()
-		runLoad(t, load, requests)
-		per := float64(mallocs()-before) / float64(requests)
-		t.Logf("%s: %.5f mallocs a request", kind, per)
-		if per > mallocsPerRequestMax {
-			t.Errorf("%s: %.5f mallocs a request, want at most %v", kind, per, mallocsPerRequestMax)
-		}
+		expectNoMallocs(t, load, requests)
 		if s := g.Stats().Audit; s.Records-records < uint64(requests*99/100) || s.Lost != 0 {
 			t.Errorf("%s: %+v", kind, s)
 		}
+	}
+}
+
+// expectNoMallocs counts the mallocs of this process while the load process sends requests. Buffers that were too small for what comes
+// on a busy machine may still grow then, each a few times: in one of three rounds they do not. What a request allocates, it
+// does in all of them.
+func expectNoMallocs(t *testing.T, load *process, requests int) {
+	t.Helper()
+	per := 1.0
+	for round := 0; round < 3 && per > mallocsPerRequestMax; round++ {
+		before := mallocs()
+		runLoad(t, load, requests)
+		counted := mallocs() - before
+		per = float64(counted) / float64(requests)
+		t.Logf("%d mallocs in %d requests: %.5f a request", counted, requests, per)
+	}
+	if per > mallocsPerRequestMax {
+		t.Errorf("%.5f mallocs a request, want at most %v", per, mallocsPerRequestMax)
 	}
 }
 

@@ -24,13 +24,7 @@ func TestBreakersDoNotAllocate(t *testing.T) {
 			waitReady(t, g)
 			load := startProcess(t, "alloc-load", "SOCKET="+cfg.SocketPath, "KIND=unanswered")
 			runLoad(t, load, 20_000)
-			before := mallocs()
-			runLoad(t, load, test.requests)
-			per := float64(mallocs()-before) / float64(test.requests)
-			t.Logf("%.5f mallocs a request", per)
-			if per > mallocsPerRequestMax {
-				t.Errorf("%.5f mallocs a request, want at most %v", per, mallocsPerRequestMax)
-			}
+			expectNoMallocs(t, load, test.requests)
 			refused := g.Stats().BreakerRefused
 			info, found := breakerOf(t, g, "app.never")
 			if refusing := test.threshold == 1; !found || refusing != (refused > uint64(test.requests)) || refusing != (info.State == BreakerOpen) {

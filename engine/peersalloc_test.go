@@ -23,14 +23,7 @@ func TestRequestsUnderARuleDoNotAllocate(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			load := startProcess(t, "alloc-load", "SOCKET="+cfg.SocketPath, "KIND="+kind)
 			runLoad(t, load, 30_000) // until the buffers have found their sizes
-			requests := 60_000
-			before := mallocs()
-			runLoad(t, load, requests)
-			per := float64(mallocs()-before) / float64(requests)
-			t.Logf("%.5f mallocs a request", per)
-			if per > mallocsPerRequestMax {
-				t.Errorf("%.5f mallocs a request, want at most %v", per, mallocsPerRequestMax)
-			}
+			expectNoMallocs(t, load, 60_000)
 		})
 	}
 	if s := g.Stats(); s.Peers[0].Refusals != [PeerRefusalCount]uint64{} || s.InternalErrors != 0 {

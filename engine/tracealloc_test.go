@@ -24,14 +24,7 @@ func TestTracingDoesNotAllocate(t *testing.T) {
 		t.Run(c.kind, func(t *testing.T) {
 			load := startProcess(t, "alloc-load", "SOCKET="+cfg.SocketPath, "KIND="+c.kind)
 			runLoad(t, load, 30_000) // until the buffers have found their sizes
-			const requests = 60_000
-			before := mallocs()
-			runLoad(t, load, requests)
-			per := float64(mallocs()-before) / requests
-			t.Logf("%.5f mallocs a request", per)
-			if per > mallocsPerRequestMax {
-				t.Errorf("%.5f mallocs a request, want at most %v", per, mallocsPerRequestMax)
-			}
+			expectNoMallocs(t, load, 60_000)
 			if s := g.Stats(); (s.TraceSpans > 0) != c.traced {
 				t.Errorf("%d spans", s.TraceSpans)
 			}
