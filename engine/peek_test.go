@@ -321,7 +321,7 @@ func TestPeekingWakesTheClientOnce(t *testing.T) {
 		t.Fatalf("the client says %q", client.line)
 	}
 	t.Logf("the client slept %d times in %d requests", slept, sleeperRequests)
-	if slept > sleeperRequests*6/5 {
+	if slept > sleeperRequests*3/2 { // with plain reads it is up to twice for each
 		t.Errorf("the client slept %d times in %d requests", slept, sleeperRequests)
 	}
 }
