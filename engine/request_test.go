@@ -450,3 +450,40 @@ func TestStatusOfAReplyIsShownAsHeaders(t *testing.T) {
 		t.Errorf("headers: %q", f.Headers)
 	}
 }
+
+// Goal: what one responder calls headers hurts nobody. Method: one sends a header block that is none, which servers pass on,
+// while another request is in flight.
+func TestReplyWithMalformedHeadersIsPassedOnWithoutThem(t *testing.T) {
+	s := runNATS(t, nil)
+	nc := responder(t, s.ClientURL())
+	raw, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close() //nolint:errcheck // the test is over
+	answerWith(t, nc, "app.garbage", func(m *nats.Msg) {
+		_, _ = fmt.Fprintf(raw, "CONNECT {\"headers\":true}\r\nHPUB %s 9 11\r\ngarbage\r\nok\r\n", m.Reply)
+	})
+	asked := make(chan *nats.Msg, 1)
+	answerWith(t, nc, "app.slow", func(m *nats.Msg) { asked <- m })
+	cfg := testConfig(t, s.ClientURL())
+	cfg.Routes.Query.Subject = "app.garbage"
+	g := runGateway(t, cfg)
+	waitReady(t, g)
+	p := dial(t, g)
+	p.send(v2(codec.TypeRequest, 1, "app.slow", "x"))
+	slow := <-asked
+	p.send(v2(codec.TypeRequest, 2, "app.garbage", "x"))
+	if f := p.expectOK(2, 2, "ok"); len(f.Headers) != 0 {
+		t.Errorf("headers: %q", f.Headers)
+	}
+	p.send(v1(codec.TypeTaskQuery, "x"))
+	p.expectOK(1, 0, "ok")
+	if err := slow.Respond([]byte("at last")); err != nil {
+		t.Fatal(err)
+	}
+	p.expectOK(2, 1, "at last")
+	if n := g.Stats().LinkReconnects; n != 0 {
+		t.Errorf("%d reconnects", n)
+	}
+}

@@ -24,7 +24,8 @@ type Message struct {
 	Status int
 	// Description is the rest of that line.
 	Description []byte
-	// Headers are whole "Name: value\r\n" lines, without the first line and the empty one at the end.
+	// Headers are whole "Name: value\r\n" lines, without the first line and the empty one at the end. There are none if
+	// the header block is malformed.
 	Headers []byte
 	Payload []byte
 	// Raw is the whole operation as it came.
@@ -138,8 +139,8 @@ func (p *parser) msg(src, args []byte, bodyAt int, withHeaders bool, to events) 
 	}
 	m := &p.message
 	*m = Message{Subject: subject, Payload: src[bodyAt+headerBytes : n-2], Raw: src[:n]}
-	if withHeaders && !m.parseHeaders(src[bodyAt:bodyAt+headerBytes]) {
-		return 0, ErrProtocol
+	if withHeaders {
+		m.parseHeaders(src[bodyAt : bodyAt+headerBytes])
 	}
 	p.scanned, p.want = 0, 0
 	to.onMessage(m)
@@ -197,11 +198,12 @@ func parseSize(b []byte) (size int, ok bool) {
 	return size, true
 }
 
-// parseHeaders reads a header block: "NATS/1.0[ status[ description]]\r\n", lines, "\r\n".
-func (m *Message) parseHeaders(block []byte) bool {
+// parseHeaders reads a header block: "NATS/1.0[ status[ description]]\r\n", lines, "\r\n". Servers pass on what a
+// program calls headers, whatever it is: of a block that is none, m has neither headers nor a status.
+func (m *Message) parseHeaders(block []byte) {
 	const version = "NATS/1.0"
 	if !bytes.HasPrefix(block, []byte(version)) || !bytes.HasSuffix(block, []byte("\r\n")) {
-		return false
+		return
 	}
 	first := bytes.Index(block, []byte("\r\n"))
 	inline := bytes.TrimLeft(block[len(version):first], " ")
@@ -215,7 +217,6 @@ func (m *Message) parseHeaders(block []byte) bool {
 	if bytes.HasSuffix(m.Headers, []byte("\r\n\r\n")) || len(m.Headers) == 2 {
 		m.Headers = m.Headers[:len(m.Headers)-2]
 	}
-	return true
 }
 
 // Header returns the value of the header with this name, without the space around it, or nil. Names

@@ -58,6 +58,9 @@ var conversation = strings.Join([]string{
 	"HMSG _INBOX.a.00000000002 1 12 17\r\nNATS/1.0\r\n\r\nhello\r\n",
 	"HMSG _INBOX.a.00000000002 1 reply 35 40\r\nNATS/1.0\r\nA: b\r\nLonger-Name: 12\r\n\r\nhello\r\n",
 	"HMSG x 1 32 32\r\nNATS/1.0 408 Request Timeout\r\n\r\n\r\n",
+	"HMSG x 1 9 11\r\ngarbage\r\nok\r\n",
+	"HMSG x 1 8 10\r\nNATS/1.0ok\r\n",
+	"HMSG x 1 0 2\r\nok\r\n",
 	"PING\r\n",
 	"-ERR 'Authorization Violation'\r\n",
 }, "")
@@ -78,6 +81,9 @@ func TestParserReadsAConversation(t *testing.T) {
 		`msg "_INBOX.a.00000000002" status 0 "" headers "" payload "hello" raw 54`,
 		`msg "_INBOX.a.00000000002" status 0 "" headers "A: b\r\nLonger-Name: 12\r\n" payload "hello" raw 83`,
 		`msg "x" status 408 "Request Timeout" headers "" payload "" raw 50`,
+		`msg "x" status 0 "" headers "" payload "ok" raw 28`,
+		`msg "x" status 0 "" headers "" payload "ok" raw 27`,
+		`msg "x" status 0 "" headers "" payload "ok" raw 18`,
 		`control "PING\r\n"`,
 		`control "-ERR 'Authorization Violation'\r\n"`,
 	}
@@ -101,8 +107,7 @@ func TestParserRefusesWhatNoServerSends(t *testing.T) {
 		"MSG\r\n", "MSG a\r\n", "MSG a 1\r\n", "MSG a 1 x\r\n", "MSG a 1 -1\r\n", "MSG a 1 b c d 1\r\n",
 		"MSG a 1 9999999999999999999999\r\n", "MSG a 1 99999999\r\n",
 		"MSG a 1 2\r\nabcd\r\n", "MSG a 1 2\r\nab\n\r",
-		"HMSG a 1 5\r\nhello\r\n", "HMSG a 1 6 5\r\nhello\r\n", "HMSG a 1 5 5\r\nhello\r\n",
-		"HMSG a 1 8 8\r\nNATS/1.0\r\n",
+		"HMSG a 1 5\r\nhello\r\n", "HMSG a 1 6 5\r\nhello\r\n",
 		"info {}\r\n", "\r\n", "\x00\n",
 	} {
 		if got, err := parseWhole([]byte(stream)); !errors.Is(err, ErrProtocol) {
@@ -119,6 +124,7 @@ func FuzzParser(f *testing.F) {
 	f.Add([]byte(conversation), uint64(1))
 	f.Add([]byte("HMSG x 1 32 32\r\nNATS/1.0 408 Request Timeout\r\n\r\n\r\nMSG a 1 1\r\nx\r\n"), uint64(2))
 	f.Add([]byte("HMSG x 1 11 11\r\nNATS/1.0 \r\n\r\n"), uint64(3))
+	f.Add([]byte("HMSG x 1 9 11\r\ngarbage\r\nok\r\nHMSG x 1 3 3\r\nNAT\r\nMSG a 1 1\r\nx\r\n"), uint64(4))
 	f.Fuzz(func(t *testing.T, stream []byte, seed uint64) {
 		whole, wholeErr := parseWhole(bytes.Clone(stream))
 		chunked, chunkedErr := parseChunks(stream, rand.New(rand.NewPCG(seed, 0)))
