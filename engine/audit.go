@@ -122,6 +122,8 @@ func outcomeOfPublish(err error) uint8 {
 	switch {
 	case err == nil:
 		return outcomeOK
+	case errors.Is(err, upstream.ErrNoHeaders):
+		return outcomeOf(codec.CodeInvalidPayload)
 	case errors.Is(err, upstream.ErrTooLarge):
 		return outcomeOf(codec.CodeFrameTooLarge)
 	case errors.Is(err, upstream.ErrFull):

@@ -141,8 +141,12 @@ func (l *loop) ackOverdue(h pool.Handle, r *request) {
 		l.timeOut(h, r)
 		return
 	}
-	if err := l.sendAgain(r); errors.Is(err, upstream.ErrTooLarge) {
+	switch err := l.sendAgain(r); {
+	case errors.Is(err, upstream.ErrTooLarge):
 		l.fail(h, r, codec.CodeFrameTooLarge, "the NATS server that is reached now has a smaller max_payload than the message needs", true)
+		return
+	case errors.Is(err, upstream.ErrNoHeaders):
+		l.fail(h, r, codec.CodeInvalidPayload, "the NATS server that is reached now takes no headers, and so none of the message's copies", true)
 		return
 	}
 	// Whatever else kept it from being sent may be over by the next time.

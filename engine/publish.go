@@ -182,6 +182,8 @@ func (l *loop) refuseUpstream(s *session, f *codec.Frame, label uint8, err error
 		l.text = append(l.text, " bytes"...)
 		l.scratch = codec.AppendError(l.scratch[:0], codec.CodeFrameTooLarge, l.text, false)
 		l.answerFrame(s, f, label, outcomeOf(codec.CodeFrameTooLarge), codec.TypeResponseError, l.scratch)
+	case errors.Is(err, upstream.ErrNoHeaders):
+		l.refuse(s, f, label, codec.CodeInvalidPayload, "the NATS server takes no headers, which every message for JetStream has, too")
 	case errors.Is(err, errHeldFull):
 		l.counters.jetStreamRefused.Add(1)
 		l.refuse(s, f, label, codec.CodeOverloaded, "too many bytes wait for acknowledgements of JetStream")

@@ -114,9 +114,12 @@ func (l *loop) messageHeaders(f *codec.Frame) []byte {
 	return l.tracedHeaders(f)
 }
 
-// tracedHeaders is messageHeaders for a frame with a span. A message that max_payload has no room for otherwise keeps the
-// headers of the frame.
+// tracedHeaders is messageHeaders for a frame with a span. A message that max_payload has no room for otherwise, or whose
+// server takes no headers, keeps those of the frame.
 func (l *loop) tracedHeaders(f *codec.Frame) []byte {
+	if !l.link.TakesHeaders() {
+		return f.Headers
+	}
 	t, span := l.tracer, l.traced
 	t.headers = trace.AppendHeaders(t.headers[:0], f.Headers, &span.Context, span.Parent != trace.SpanID{})
 	if upstream.MessageBytes(t.headers, f.Payload)+idHeaderBytes > l.link.MaxPayload() {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"errors"
 	"sync/atomic"
 
@@ -13,6 +14,8 @@ var (
 	ErrNotReady = errors.New("upstream: NATS is not connected")
 	// ErrFull says that the bytes waiting for NATS have reached their limit.
 	ErrFull = errors.New("upstream: too many bytes wait for NATS")
+	// ErrNoHeaders says that the message has headers, and the server takes none: it would close the connection.
+	ErrNoHeaders = errors.New("upstream: the NATS server takes no headers")
 	// ErrTooLarge says that headers and payload exceed the server's max_payload.
 	ErrTooLarge = errors.New("upstream: message is larger than the server's max_payload")
 )
@@ -78,6 +81,7 @@ type Link struct {
 	batchMessages uint64 // messages queued since the last write
 	blocked       bool   // the socket takes no more; AwaitWritable was called
 	maxPayload    int    // bytes, of the server's last INFO; 0 before the first
+	headers       bool   // the server takes headers, by its last INFO
 	bufferedMax   int    // bytes that may wait to be written
 
 	// Atomic, read by anybody.
@@ -117,6 +121,9 @@ func (l *Link) Server() string {
 
 // MaxPayload returns the server's max_payload in bytes, 0 if no server was reached yet.
 func (l *Link) MaxPayload() int { return l.maxPayload }
+
+// TakesHeaders reports whether messages with headers can be published to the server that was reached last.
+func (l *Link) TakesHeaders() bool { return l.headers }
 
 // SetBufferedMax bounds the bytes that may wait for NATS. REQUIRES: on loop.
 func (l *Link) SetBufferedMax(bytes int) { l.bufferedMax = bytes }
@@ -159,7 +166,7 @@ const protocolBytesMax = 256
 // the message's end, to be compared with what Written and LinkDown tell.
 func (l *Link) Publish(subject, headers, payload []byte, token uint64, reply bool) (end uint64, err error) {
 	total := MessageBytes(headers, payload)
-	if err := l.room(total, total+len(subject)+protocolBytesMax); err != nil {
+	if err := l.room(len(headers) != 0, total, total+len(subject)+protocolBytesMax); err != nil {
 		return 0, err
 	}
 	before := len(l.out)
@@ -176,7 +183,7 @@ func (l *Link) AppendMessage(dst, subject, headers, payload []byte, token uint64
 // PublishAppended is Publish for a message that AppendMessage made, to be called once or again. total
 // is what [MessageBytes] says of it.
 func (l *Link) PublishAppended(message []byte, total int) (end uint64, err error) {
-	if err := l.room(total, len(message)); err != nil {
+	if err := l.room(bytes.HasPrefix(message, []byte("HPUB ")), total, len(message)); err != nil {
 		return 0, err
 	}
 	before := len(l.out)
@@ -184,12 +191,14 @@ func (l *Link) PublishAppended(message []byte, total int) (end uint64, err error
 	return l.queuedMessage(before), nil
 }
 
-// room reports whether a message can be queued that counts total bytes against max_payload and has
-// size bytes with the protocol around it.
-func (l *Link) room(total, size int) error {
+// room reports whether a message can be queued that has headers or none, counts total bytes against max_payload
+// and has size bytes with the protocol around it.
+func (l *Link) room(headers bool, total, size int) error {
 	switch {
 	case !l.ready.Load():
 		return ErrNotReady
+	case headers && !l.headers:
+		return ErrNoHeaders
 	case total > l.maxPayload:
 		return ErrTooLarge
 	case l.PendingBytes()+size > l.bufferedMax:

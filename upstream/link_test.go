@@ -49,7 +49,7 @@ func openLink(t testing.TB, bufferedMax int) (l *Link, loop *loopStub, server *o
 	loop = &loopStub{delivered: map[uint64]string{}}
 	l = newLink(loop, newStatus(slog.New(slog.DiscardHandler)), "_INBOX.test", bufferedMax)
 	l.wire = &Wire{link: l, tap: newTap(nil, nil, loop.Wake), fd: fds[0], server: "server"}
-	l.maxPayload = 1 << 20
+	l.maxPayload, l.headers = 1<<20, true
 	l.ready.Store(true)
 	return l, loop, server
 }

@@ -160,7 +160,7 @@ func (w *fuzzWorld) connect() {
 	if !w.link.Ready() {
 		w.t.Fatal("a new wire does not become ready")
 	}
-	w.link.maxPayload = 1 << 20
+	w.link.maxPayload, w.link.headers = 1<<20, true
 }
 
 func (w *fuzzWorld) natsGoSays(text string) {

@@ -55,7 +55,7 @@ func (l *Link) replaceWire(w *Wire) (old *Wire) {
 		old.close()
 		old = nil
 	}
-	w.from, l.maxPayload = l.queued, w.maxPayload
+	w.from, l.maxPayload, l.headers = l.queued, w.maxPayload, w.headers
 	if old == nil {
 		l.becomeReady()
 		return nil

@@ -23,6 +23,7 @@ type Wire struct {
 	fd         int
 	parser     parser
 	maxPayload int    // bytes, of the server's last INFO
+	headers    bool   // the server takes headers, by the same
 	subscribed bool   // the subscription to the inbox went out
 	denied     bool   // and the server refused it
 	broken     bool   // wants to be closed by Service
@@ -175,6 +176,7 @@ func (w *Wire) onControl(raw []byte) {
 // serverInfo is what we need of an INFO.
 type serverInfo struct {
 	MaxPayload   int  `json:"max_payload"`
+	Headers      bool `json:"headers"`
 	TLSRequired  bool `json:"tls_required"`
 	LameDuckMode bool `json:"ldm"`
 	serverIdentity
@@ -196,9 +198,9 @@ func (w *Wire) onInfo(raw []byte) {
 	if err != nil || info.MaxPayload <= 0 {
 		return
 	}
-	w.maxPayload, w.identity = info.MaxPayload, info.serverIdentity
+	w.maxPayload, w.headers, w.identity = info.MaxPayload, info.Headers, info.serverIdentity
 	if w.link.wire == w {
-		w.link.maxPayload = info.MaxPayload
+		w.link.maxPayload, w.link.headers = info.MaxPayload, info.Headers
 	}
 }
 
