@@ -16,6 +16,9 @@ import (
 // have come to a limit, or find that the last sequence is not the expected one any more, because of the first. So an
 // error is the outcome only once every copy was refused; until then the message waits, to the deadline if need be.
 //
+// While the link moves from one server to another, both bring each answer, and which copy it is about is not told: of two
+// refusals the second may be the first once more. Refusals of one of several copies do not count then.
+//
 // And some errors are no refusals at all, see refused.
 
 const (
@@ -89,7 +92,8 @@ func (l *loop) acknowledge(h pool.Handle, r *request, m *upstream.Message) {
 }
 
 // noStream waits for a stream that may come back. If a copy of the message was not told so, there was one, and it is
-// waited for until the deadline.
+// waited for until the deadline. This answer comes once, also while the link moves: the server gives it to the connection
+// that the copy came on.
 func (l *loop) noStream(h pool.Handle, r *request) {
 	r.held.refusals++
 	if r.held.noStream == 0 {
@@ -114,7 +118,10 @@ func (l *loop) refuseAck(h pool.Handle, r *request, payload []byte) {
 	case !e.refused():
 		l.awaitAck(h, r, l.policy.AckWait)
 	default:
-		if r.held.refusals++; r.held.refusals >= r.held.attempts {
+		if r.held.attempts == 1 || !l.link.Overlaps() {
+			r.held.refusals++
+		}
+		if r.held.refusals >= r.held.attempts {
 			l.endRefused(h, r, e.serviceCode(), e.Description)
 			return
 		}

@@ -151,3 +151,51 @@ func (c *cluster) others(but int, do func(member *process)) {
 		}
 	}
 }
+
+// Goal: while a gateway moves from one server to another, a refusal, which both bring then, counts for one copy. Method: a slow
+// request keeps both connections; a responder plays the stream, and refuses one copy of a message, by what the payload says.
+func TestJetStreamRefusalThatComesTwiceCountsOnce(t *testing.T) {
+	t.Parallel()
+	first, second := runCluster(t, patientDuck)
+	nc := responder(t, withUser(second))
+	asked := make(chan *nats.Msg, 1)
+	answerWith(t, nc, "app.slow", func(m *nats.Msg) { asked <- m })
+	copies := map[string]int{}
+	answerWith(t, nc, "orders.new", func(m *nats.Msg) {
+		refused := string(m.Data) // which copy
+		if copies[refused]++; fmt.Sprint(copies[refused]) == refused {
+			_ = m.Respond([]byte(streamFull))
+		}
+	})
+	answerWith(t, nc, DefaultSubject, echo)
+	cfg := testConfig(t, withUser(first))
+	cfg.AckWait = 30 * time.Millisecond
+	g := runGateway(t, cfg)
+	waitReady(t, g)
+	p := dial(t, g)
+	p.awaitResponder()
+	p.send(v2(codec.TypeRequest, 1, "app.slow", "x"))
+	slow := <-asked
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		first.LameDuckShutdown()
+	}()
+	eventually(t, "the gateway has moved", func() bool { return g.Stats().LameDuckMoves == 1 })
+
+	f := durablePublish(2, "2", "")
+	f.TimeoutMs = 500
+	p.send(f)
+	p.expectError(2, 2, codec.CodeTimeout, true)
+	p.send(durablePublish(3, "1", ""))
+	if info := p.expectError(2, 3, codec.CodeServiceError, true); fmt.Sprint(info.ServiceCode) != "10077" {
+		t.Errorf("the only copy is refused: %+v", info)
+	}
+	if err := slow.Respond([]byte("at last")); err != nil {
+		t.Fatal(err)
+	}
+	p.expectOK(2, 1, "at last")
+	p.expectNothingMore()
+	first.Shutdown()
+	<-ended
+}
