@@ -132,7 +132,9 @@ func (l *loop) refuseAck(h pool.Handle, r *request, payload []byte) {
 // endRefused ends r with an error of JetStream.
 func (l *loop) endRefused(h pool.Handle, r *request, code, message string) {
 	l.scratch = codec.AppendServiceError(l.scratch[:0], []byte(code), []byte(message))
-	l.answerScratch(h, r, codec.CodeServiceError, nil)
+	if l.replyFits(h, r, nil, l.scratch) {
+		l.answerScratch(h, r, codec.CodeServiceError, nil)
+	}
 }
 
 // awaitAck sends another copy of the message of r after wait, unless there is an answer before.

@@ -407,9 +407,14 @@ func TestRepliesThatDoNotFitAFrame(t *testing.T) {
 	cfg := testConfig(t, s.ClientURL())
 	cfg.Routes.Query.Subject = "app.exact"
 	cfg.Routes.Cancel.Subject = "app.fails"
+	answerWith(t, nc, "orders.new", func(m *nats.Msg) {
+		_ = m.Respond([]byte(`{"error":{"code":1,"description":"` + strings.Repeat("x", 5<<20) + `"}}`))
+	})
 	g := runGateway(t, cfg)
 	waitReady(t, g)
 	p := dial(t, g)
+	p.send(durablePublish(4, "x", ""))
+	p.expectError(2, 4, codec.CodeFrameTooLarge, true)
 	p.send(v1(codec.TypeTaskSubmit, "x"))
 	p.expectError(1, 0, codec.CodeFrameTooLarge, true)
 	p.send(v2(codec.TypeRequest, 1, DefaultSubject, "x"))
@@ -426,6 +431,9 @@ func TestRepliesThatDoNotFitAFrame(t *testing.T) {
 	}
 	p.send(v1(codec.TypeTaskSubmit, strings.Repeat("x", codec.FrameBytesMax-codec.HeaderBytesV1)))
 	p.expectError(1, 0, codec.CodeFrameTooLarge, true)
+	if n := g.Stats().InternalErrors; n != 0 {
+		t.Errorf("%d internal errors", n)
+	}
 }
 
 func TestStatusOfAReplyIsShownAsHeaders(t *testing.T) {
