@@ -12,6 +12,14 @@ var servedTypes = []codec.Type{
 	codec.TypePublish, codec.TypeRequest, codec.TypePing, codec.TypeCapabilities,
 }
 
+// served tells servedTypes from others.
+var served = func() (table [256]bool) {
+	for _, t := range servedTypes {
+		table[t] = true
+	}
+	return table
+}()
+
 // cachedCapabilities is the answer to CAPABILITIES. It only changes with the server's max_payload.
 type cachedCapabilities struct {
 	maxPayload int

@@ -205,7 +205,7 @@ func (l *loop) serve(s *session, f *codec.Frame, malformed error) (waits bool) {
 	return false
 }
 
-// admissible checks what every version 2 frame has to keep to, and answers one that does not.
+// admissible checks what every version 2 frame has to keep to, but for its type, and answers one that does not.
 func (l *loop) admissible(s *session, f *codec.Frame, label uint8) bool {
 	switch {
 	case f.Flags&^codec.FlagNoReply != 0:
@@ -217,6 +217,9 @@ func (l *loop) admissible(s *session, f *codec.Frame, label uint8) bool {
 		}
 		l.refuse(s, f, label, codec.CodeInvalidPayload, "NO_REPLY goes with PUBLISH only")
 		return false
+	}
+	if !served[f.Type] {
+		return true // CANCEL and CREDIT name an id that is in use, and are refused for their type
 	}
 	if _, inUse := l.findID(idKey{s.id, f.CorrelationID}); inUse {
 		l.refuse(s, f, label, codec.CodeInvalidPayload, "the correlation id is in use by a request that is not answered yet")

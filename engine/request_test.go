@@ -126,6 +126,32 @@ func TestRefusedFramesAreAnsweredAndTheConnectionStays(t *testing.T) {
 	}
 }
 
+// Goal: a type that is not served is refused for its type, also if it names an id in use, as CANCEL and CREDIT do; the request
+// with that id goes on.
+func TestTypesThatAreNotServedMayNameAnIDInUse(t *testing.T) {
+	s := runNATS(t, nil)
+	asked := make(chan *nats.Msg, 1)
+	answerWith(t, responder(t, s.ClientURL()), "app.slow", func(m *nats.Msg) { asked <- m })
+	g := runGateway(t, testConfig(t, s.ClientURL()))
+	waitReady(t, g)
+	p := dial(t, g)
+	p.send(v2(codec.TypeRequest, 3, "app.slow", "x"))
+	slow := <-asked
+	for _, unserved := range []codec.Type{codec.TypeCancel, codec.TypeCredit, codec.TypeSubscribe, codec.TypeStreamSubscribe, codec.TypeResponseOK, 0x77} {
+		p.send(v2(unserved, 3, "", ""))
+		p.expectError(2, 3, codec.CodeInvalidType, false)
+	}
+	for _, f := range []codec.Frame{v2(codec.TypePing, 3, "", ""), v2(codec.TypeRequest, 3, "app.slow", "y")} {
+		p.send(f)
+		p.expectError(2, 3, codec.CodeInvalidPayload, false)
+	}
+	if err := slow.Respond([]byte("at last")); err != nil {
+		t.Fatal(err)
+	}
+	p.expectOK(2, 3, "at last")
+	p.expectNothingMore()
+}
+
 // Goal: frames after which the stream cannot be read on are answered, and then the stream ends with
 // EOF, not with a reset, although the client goes on writing.
 func TestUnreadableStreamsEndAfterTheAnswer(t *testing.T) {
