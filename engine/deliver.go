@@ -43,8 +43,9 @@ func (l *loop) Deliver(token uint64, m *upstream.Message) {
 	case m.Status != 0:
 		headers = l.statusHeaders(m)
 	}
-	if code := m.Header("Nats-Service-Error-Code"); code != nil {
-		l.scratch = codec.AppendServiceError(l.scratch[:0], code, m.Header("Nats-Service-Error"))
+	if code, failed := m.Header("Nats-Service-Error-Code"); failed {
+		text, _ := m.Header("Nats-Service-Error")
+		l.scratch = codec.AppendServiceError(l.scratch[:0], code, text)
 		if l.replyFits(h, r, headers, l.scratch) {
 			l.answerScratch(h, r, codec.CodeServiceError, headers)
 		}

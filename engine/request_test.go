@@ -485,6 +485,28 @@ func TestStatusOfAReplyIsShownAsHeaders(t *testing.T) {
 	}
 }
 
+// Goal: it is the header that makes a reply a service error, whatever its value.
+func TestServiceErrorWithAnEmptyCode(t *testing.T) {
+	s := runNATS(t, nil)
+	nc := responder(t, s.ClientURL())
+	answerWith(t, nc, DefaultSubject, func(m *nats.Msg) {
+		reply := nats.NewMsg(m.Reply)
+		reply.Header.Set("Nats-Service-Error-Code", string(m.Data))
+		_ = nc.PublishMsg(reply)
+	})
+	g := runGateway(t, testConfig(t, s.ClientURL()))
+	waitReady(t, g)
+	p := dial(t, g)
+	for _, code := range []string{"", " "} {
+		p.send(v2(codec.TypeTaskSubmit, 1, "", code), v1(codec.TypeTaskSubmit, code))
+		for _, version := range []byte{2, 1} {
+			if info := p.expectError(version, uint64(version-1), codec.CodeServiceError, true); info.ServiceCode != "" || info.Message != "" {
+				t.Errorf("%+v", info)
+			}
+		}
+	}
+}
+
 // Goal: what one responder calls headers hurts nobody. Method: one sends a header block that is none, which servers pass on,
 // while another request is in flight.
 func TestReplyWithMalformedHeadersIsPassedOnWithoutThem(t *testing.T) {

@@ -219,9 +219,9 @@ func (m *Message) parseHeaders(block []byte) {
 	}
 }
 
-// Header returns the value of the header with this name, without the space around it, or nil. Names
+// Header returns the value of the header with this name, without the space around it, and whether there is one. Names
 // are compared without regard to ASCII case. The value is borrowed, as the message is.
-func (m *Message) Header(name string) []byte {
+func (m *Message) Header(name string) (value []byte, found bool) {
 	for rest := m.Headers; len(rest) > 0; {
 		line := rest
 		if i := bytes.IndexByte(rest, '\n'); i >= 0 {
@@ -230,10 +230,10 @@ func (m *Message) Header(name string) []byte {
 			rest = nil
 		}
 		if len(line) > len(name) && line[len(name)] == ':' && equalFold(line[:len(name)], name) {
-			return bytes.TrimSpace(line[len(name)+1:])
+			return bytes.TrimSpace(line[len(name)+1:]), true
 		}
 	}
-	return nil
+	return nil, false
 }
 
 func equalFold(b []byte, s string) bool {

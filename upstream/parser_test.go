@@ -135,10 +135,15 @@ func FuzzParser(f *testing.F) {
 }
 
 func TestHeaderIsFoundWithoutRegardToCase(t *testing.T) {
-	m := Message{Headers: []byte("A: 1\r\nnats-service-error-CODE:  42 \r\nNats-Service-Error: no\r\n")}
-	for name, want := range map[string]string{"a": "1", "Nats-Service-Error-Code": "42", "Nats-Service-Error": "no", "B": "", "Nats": ""} {
-		if got := string(m.Header(name)); got != want {
-			t.Errorf("Header(%q) = %q, want %q", name, got, want)
+	m := Message{Headers: []byte("A: 1\r\nnats-service-error-CODE:  42 \r\nNats-Service-Error: no\r\nEmpty:\r\nSpace: \r\n")}
+	for name, want := range map[string]string{"a": "1", "Nats-Service-Error-Code": "42", "Nats-Service-Error": "no", "empty": "", "space": ""} {
+		if got, found := m.Header(name); string(got) != want || !found {
+			t.Errorf("Header(%q) = %q, %v; want %q", name, got, found, want)
+		}
+	}
+	for _, name := range []string{"B", "Nats", "Nats-Service-Error-Code-2"} {
+		if got, found := m.Header(name); found {
+			t.Errorf("Header(%q) = %q, want it not found", name, got)
 		}
 	}
 }
