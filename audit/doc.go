@@ -20,7 +20,7 @@
 //
 // # Format
 //
-// All numbers are big-endian. A segment is the magic "IPCAUD02" and then records:
+// All numbers are big-endian. A segment is the magic "IPCAUD03" and then records:
 //
 //	u32 length of the body
 //	u32 CRC-32C of the length and the body
@@ -37,8 +37,8 @@
 //	            u32 header bytes, u32 payload bytes, 16 bytes trace id, u32 recorded header bytes, u32 answer bytes,
 //	            i64 duration, u8 code, 7 bytes 0, 8 bytes span id, subject, recorded headers, recorded payload
 //	5 gap       u8 kind, u8 0, u16 loop, u32 0, i64 time, u64 requests that are not in the log
-//	6 end       u8 kind, u8 flags, u16 0, u32 bytes that were cut off before that, i64 time, u64 records, 32 bytes hash;
-//	            flags: 1 another process closed the segment, 2 what it cut off was no torn record, 4 the segment
+//	6 end       u8 kind, u8 flags, u16 0, u32 bytes that were cut off before that, i64 time, u64 records, 16 bytes run of
+//	            the head, 32 bytes hash; flags: 1 another process closed the segment, 2 what it cut off was no torn record, 4 the segment
 //	            had been closed by its own process, and had lost that end
 //
 // Times are nanoseconds since 1970, durations nanoseconds. A run is one process that writes the log; an outcome goes with the

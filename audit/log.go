@@ -562,9 +562,5 @@ func headOf(s *segmentFile) (head, error) {
 		return head{}, err
 	}
 	defer r.Close()
-	framed, err := newScanner(r).next()
-	if err != nil {
-		return head{}, err
-	}
-	return decodeHead(framed[frameBytes:])
+	return readHead(r)
 }

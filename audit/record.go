@@ -17,7 +17,7 @@ const (
 )
 
 const (
-	magic = "IPCAUD02"
+	magic = "IPCAUD03"
 
 	frameBytes    = 8       // length and checksum
 	requestBytes  = 112     // the fixed part of a body, without subject, headers and payload
@@ -25,7 +25,7 @@ const (
 	gapBytes      = 24      // a body
 	headBytes     = 40      // a body without parents
 	parentBytes   = 40      // one of them
-	endBytes      = 56      // a body
+	endBytes      = 72      // a body
 	hashBytes     = 32      // SHA-256
 	parentsMax    = 64      // of a segment
 	bodyBytesMax  = 8 << 20 // above the largest request: what states more is no record
@@ -201,7 +201,9 @@ type end struct {
 	cut     uint32 // bytes that a later process cut off
 	time    int64
 	records uint64 // before this one
-	hash    [hashBytes]byte
+	// run is that of the head. No client knows it: one whose payload is the last that was recorded cannot end a segment with that.
+	run  [runBytes]byte
+	hash [hashBytes]byte
 }
 
 // body returns the body of e, with its hash as far as e has one.
@@ -211,6 +213,7 @@ func (e *end) body() (body [endBytes]byte) {
 	be.PutUint32(body[4:], e.cut)
 	be.PutUint64(body[8:], uint64(e.time))
 	be.PutUint64(body[16:], e.records)
+	copy(body[24:], e.run[:])
 	copy(body[endHashOffset:], e.hash[:])
 	return body
 }
@@ -243,6 +246,7 @@ func decodeEnd(body []byte) (e end, err error) {
 		return e, errRecord
 	}
 	e = end{closing: closing(body[1]), cut: be.Uint32(body[4:]), time: int64(be.Uint64(body[8:])), records: be.Uint64(body[16:])}
+	copy(e.run[:], body[24:])
 	copy(e.hash[:], body[endHashOffset:])
 	return e, nil
 }

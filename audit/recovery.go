@@ -62,7 +62,7 @@ func recoverSegment(s *segmentFile, fresh head) (*end, error) {
 	if err := f.Truncate(found.whole); err != nil {
 		return nil, err
 	}
-	again := &segment{file: f, number: s.number, hash: found.hash, records: found.records, written: found.whole}
+	again := &segment{file: f, number: s.number, run: found.head.run, hash: found.hash, records: found.records, written: found.whole}
 	if found.whole == 0 {
 		fresh.number = s.number
 		if fresh.parents, err = closedBefore(s); err != nil {
@@ -100,30 +100,45 @@ func isCorrupt(f io.ReaderAt, found *summary, size int64) (bool, error) {
 	if !errors.Is(found.problem, ErrTorn) {
 		return found.problem != nil, nil
 	}
-	// A record whose length was changed looks torn, if that is more than there is. But nothing comes behind a torn one.
-	torn := make([]byte, size-found.whole)
-	if _, err := f.ReadAt(torn, found.whole); err != nil && err != io.EOF {
+	at, isHead := found.whole, found.whole == 0
+	if isHead {
+		at = min(size, int64(len(magic)))
+	}
+	torn := make([]byte, min(size-at, frameBytes+requestBytes))
+	if _, err := f.ReadAt(torn, at); err != nil && err != io.EOF {
 		return false, err
 	}
-	return containsRecord(torn[1:]), nil
+	return !beginsRecord(torn, isHead), nil
 }
 
-// checksummedMax bounds the work of containsRecord on bytes that were made to look like records.
-const checksummedMax = 64 << 20
-
-// containsRecord reports whether there is a whole record anywhere in b.
-func containsRecord(b []byte) bool {
-	checksummed := 0
-	for ; len(b) >= frameBytes+outcomeBytes; b = b[1:] {
-		length, kind := uint64(binary.BigEndian.Uint32(b)), b[frameBytes]
-		if length < outcomeBytes || length > uint64(len(b)-frameBytes) || kind < kindHead || kind > kindEnd {
-			continue
+// beginsRecord reports whether torn may be the beginning of a record that is longer: its length is one that its kind has, and
+// goes with the other lengths in it, as far as they are there. So one whose length was changed is found. That records come
+// behind it says nothing: a client may have sent a payload that looks like them.
+func beginsRecord(torn []byte, isHead bool) bool {
+	if len(torn) <= frameBytes {
+		return true
+	}
+	be := binary.BigEndian
+	length, body := uint64(be.Uint32(torn)), torn[frameBytes:]
+	if isHead != (body[0] == kindHead) {
+		return false
+	}
+	switch body[0] {
+	case kindHead:
+		return len(body) < 4 || length == headBytes+parentBytes*uint64(be.Uint16(body[2:]))
+	case kindRequest, kindAnswered:
+		if len(body) < requestBytes {
+			return length >= requestBytes
 		}
-		framed := b[:frameBytes+length]
-		checksummed += len(framed)
-		if checksum(framed) == binary.BigEndian.Uint32(framed[4:]) || checksummed > checksummedMax {
-			return true
-		}
+		headers := uint64(be.Uint32(body[80:]))
+		least := requestBytes + uint64(be.Uint16(body[6:])) + headers
+		return headers <= uint64(be.Uint32(body[56:])) && length >= least && length-least <= uint64(be.Uint32(body[60:]))
+	case kindOutcome:
+		return length == outcomeBytes
+	case kindGap:
+		return length == gapBytes
+	case kindEnd:
+		return length == endBytes
 	}
 	return false
 }

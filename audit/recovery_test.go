@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,6 +56,52 @@ func TestOpensAtTheLastWholeRecord(t *testing.T) {
 			}
 			if continued, segments := continuedSegments(t, cfg.Path); continued != segments-1 {
 				t.Fatalf("%d before, cut at byte %d: of %d segments %d are continued", before, size, segments, continued)
+			}
+		}
+	}
+}
+
+// Goal: what a client sends never passes for the log's own records, wherever a kill cuts its segment: neither for the end of that, when
+// its payload is the last that was written, nor for records behind a torn one. Method: the last payload is an end with a right checksum,
+// as its client can make it, and the segment is cut at every byte of its record.
+func TestPayloadsAreNoRecords(t *testing.T) {
+	forged := (&end{records: 2}).body()
+	records := appendRecord(appendGap(appendGap(nil, 0, 1, 2), 0, 3, 4), forged[:])
+	for _, payload := range [][]byte{appendRecord(nil, forged[:]), records} {
+		cfg := testConfig(t)
+		cfg.PayloadBytes = 1 << 10
+		l := open(t, cfg)
+		record(l, 0, 1)
+		written(t, l)
+		name := segmentPath(cfg.Path, 1)
+		before, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := request(1)
+		q.Headers, q.Payload = nil, payload
+		l.Ring(0).Answered(&q, Outcome{})
+		l.Ring(0).Flush()
+		written(t, l)
+		whole, err := os.ReadFile(name)
+		if err != nil || !strings.HasSuffix(string(whole), string(payload)) {
+			t.Fatalf("the payload is not the last of %d bytes, %v", len(whole), err)
+		}
+		closeLog(t, l)
+		for size := int(before.Size()); size <= len(whole); size++ {
+			cfg.Path = filepath.Join(memoryDir(t), "audit")
+			if err := os.WriteFile(segmentPath(cfg.Path, 1), whole[:size], 0o600); err != nil {
+				t.Fatal(err)
+			}
+			closeLog(t, open(t, cfg))
+			wantVerified(t, cfg.Path)
+			want := uint64(1)
+			if size == len(whole) {
+				want = 2
+			}
+			reports, err := Verify(cfg.Path, nil)
+			if err != nil || len(reports) != 2 || !reports[0].Recovered || reports[0].Requests != want {
+				t.Fatalf("cut at byte %d of %d: %+v, %v", size, len(whole), reports, err)
 			}
 		}
 	}
@@ -118,13 +166,33 @@ func TestChangedLengthIsNoTornRecord(t *testing.T) {
 	if err := os.Remove(name + markName); err != nil { // as if it had been killed
 		t.Fatal(err)
 	}
-	content[len(magic)+1] |= 0x10 // of the head: a mebibyte
-	if err := os.WriteFile(name, content, 0o600); err != nil {
-		t.Fatal(err)
+	in, kinds := newScanner(bytes.NewReader(content)), map[byte]bool{}
+	for at := len(magic); ; at = int(in.at) {
+		framed, err := in.next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds[framed[frameBytes]] = true
+		changed := slices.Clone(content)
+		changed[at+1] |= 0x10 // a mebibyte more
+		if err := os.WriteFile(name, changed, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := recoverSegment(&segmentFile{number: 1, path: name}, head{}); err != nil {
+			t.Fatal(err)
+		}
+		if problems := strings.Join(problemsOf(t, cfg.Path), "\n"); !strings.Contains(problems, "no torn record") {
+			t.Errorf("record at byte %d: problems: %s", at, problems)
+		}
+		if err := os.Remove(name + cutName); err != nil {
+			t.Fatal(err)
+		}
 	}
-	closeLog(t, open(t, cfg))
-	if problems := strings.Join(problemsOf(t, cfg.Path), "\n"); !strings.Contains(problems, "no torn record") {
-		t.Errorf("problems: %s", problems)
+	if len(kinds) != 4 { // head, request, outcome, answered
+		t.Errorf("kinds of records: %v", kinds)
 	}
 }
 
@@ -151,7 +219,7 @@ func TestCutEndShowsAfterRestarts(t *testing.T) {
 			}
 			defer f.Close()
 			found := examine(f, nil)
-			forged := segment{file: f, hash: found.hash, records: found.records}
+			forged := segment{file: f, run: found.head.run, hash: found.hash, records: found.records}
 			forged.appendEnd(end{})
 			_, err = f.Write(forged.out)
 			return err

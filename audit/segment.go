@@ -134,10 +134,15 @@ func isLocked(name string) bool {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &answer) == nil && answer.Type != unix.F_UNLCK
 }
 
-// endOf returns the end of an uncompressed segment. ok is false if it has none: it is not closed.
+// endOf returns the end of an uncompressed segment. ok is false if it has none: it is not closed. Only its head and its last
+// bytes are read. Those may be the payload of a client, so they must name the run that the head does.
 func endOf(f *os.File) (e end, ok bool) {
 	info, err := f.Stat()
 	if err != nil || info.Size() < frameBytes+endBytes {
+		return e, false
+	}
+	h, err := readHead(io.NewSectionReader(f, 0, info.Size()))
+	if err != nil {
 		return e, false
 	}
 	s := newScanner(io.NewSectionReader(f, info.Size()-frameBytes-endBytes, frameBytes+endBytes))
@@ -147,7 +152,16 @@ func endOf(f *os.File) (e end, ok bool) {
 		return e, false
 	}
 	e, err = decodeEnd(framed[frameBytes:])
-	return e, err == nil
+	return e, err == nil && e.run == h.run
+}
+
+// readHead reads the head of a segment.
+func readHead(r io.Reader) (head, error) {
+	framed, err := newScanner(r).next()
+	if err != nil {
+		return head{}, err
+	}
+	return decodeHead(framed[frameBytes:])
 }
 
 // summary is what a look through a whole segment tells.
@@ -192,11 +206,15 @@ func (s *summary) add(framed []byte, each func(body []byte) error) (err error) {
 	case body[0] == kindHead:
 		return fmt.Errorf("%w: a second head", ErrCorrupt)
 	case body[0] == kindEnd:
-		if s.end, err = decodeEnd(body); err == nil {
-			s.closed = true
-			_, _ = s.hash.Write(body[:endHashOffset])
-			return nil
+		if s.end, err = decodeEnd(body); err != nil {
+			return err // what is not whole is not part of the hash
 		}
+		if s.end.run != s.head.run {
+			return fmt.Errorf("%w: it is the end of another segment", ErrCorrupt)
+		}
+		s.closed = true
+		_, _ = s.hash.Write(body[:endHashOffset])
+		return nil
 	default:
 		s.records++
 		if each != nil {
@@ -217,6 +235,7 @@ func (s *summary) sum() (sum [hashBytes]byte) {
 type segment struct {
 	file    *os.File
 	number  uint64
+	run     [runBytes]byte
 	hash    hash.Hash // of all that was appended
 	bytes   int       // appended
 	records uint64    // appended
@@ -267,7 +286,7 @@ func createSegment(path string, h head) (*segment, error) {
 }
 
 func newSegment(f *os.File, h *head) *segment {
-	s := &segment{file: f, number: h.number, hash: sha256.New(), opened: time.Now()}
+	s := &segment{file: f, number: h.number, run: h.run, hash: sha256.New(), opened: time.Now()}
 	s.append(appendHead([]byte(magic), h), 0)
 	return s
 }
@@ -282,7 +301,7 @@ func (s *segment) append(b []byte, records uint64) {
 
 // appendEnd closes the segment: when all is written, finish may be called.
 func (s *segment) appendEnd(e end) {
-	e.records = s.records
+	e.records, e.run = s.records, s.run
 	body := e.body()
 	_, _ = s.hash.Write(body[:endHashOffset])
 	copy(e.hash[:], s.hash.Sum(nil))
