@@ -46,7 +46,8 @@ type Config struct {
 	// SegmentBytes and SegmentAge bound a segment: at the first of them a new one is begun. SegmentAge 0: never by age.
 	SegmentBytes int
 	SegmentAge   time.Duration
-	// Keep is how many closed segments are kept, and KeepAge for how long; older ones are deleted. 0: all, for ever.
+	// Keep is how many closed segments are kept, and KeepAge for how long; older ones are deleted, once a newer one continues them.
+	// 0: all, for ever.
 	Keep    int
 	KeepAge time.Duration
 	// Compress has closed segments compressed.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -260,6 +262,56 @@ func TestCompressionAndRetention(t *testing.T) {
 	eventually(t, "all closed segments are deleted", func() bool { return len(segmentsOf(t, cfg.Path)) == 1 })
 	closeLog(t, l)
 	wantVerified(t, cfg.Path)
+}
+
+// Goal: a log that was stopped for longer than its segments are kept does not begin anew: the next segment has another number, and
+// continues the last one.
+func TestLongStopDoesNotBreakTheChain(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.KeepAge = time.Nanosecond
+	var last SegmentReport
+	for starts := range uint64(3) {
+		l := open(t, cfg)
+		record(l, 0, 3)
+		closeLog(t, l)
+		reports, err := Verify(cfg.Path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, want := reports[len(reports)-1], []parent(nil)
+		if starts > 0 {
+			want = []parent{{last.Number, last.found.sum()}}
+		}
+		if r.Number != starts+1 || !slices.Equal(r.found.head.parents, want) {
+			t.Fatalf("behind segment %d comes %d, which continues %v", last.Number, r.Number, r.found.head.parents)
+		}
+		last = r
+	}
+	wantVerified(t, cfg.Path)
+}
+
+// Goal: a segment whose process was killed before it wrote the head does not have those deleted that it is to continue.
+func TestSegmentWithoutAHeadKeepsTheOneBefore(t *testing.T) {
+	cfg := testConfig(t)
+	for range 2 {
+		closeLog(t, open(t, cfg))
+	}
+	if err := os.WriteFile(segmentPath(cfg.Path, 3), []byte(magic), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Keep, cfg.KeepAge = 1, time.Nanosecond
+	if err := (&Log{cfg: cfg}).makeRoom(); err != nil {
+		t.Fatal(err)
+	}
+	if left := segmentsOf(t, cfg.Path); !slices.Equal(left, []string{segmentPath(cfg.Path, 2), segmentPath(cfg.Path, 3)}) {
+		t.Fatalf("%q are left", left)
+	}
+	cfg.Keep, cfg.KeepAge = 0, 0
+	closeLog(t, open(t, cfg))
+	wantVerified(t, cfg.Path)
+	if continued, segments := continuedSegments(t, cfg.Path); continued != 3 || segments != 3 { // 1, which is deleted, is one of them
+		t.Errorf("%d segments are continued, %d are there", continued, segments)
+	}
 }
 
 // Goal: a reader that follows sees every request once, over rotations and compression, until it is told to stop.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -85,16 +86,38 @@ func (l *Log) removeOld() (closed []segmentFile, err error) {
 		}
 		closed = append(closed, s)
 	}
+	keepFrom := newestContinued(segments)
 	left := closed[:0:0]
 	for i := range closed {
 		s := &closed[i]
-		if i < oldest && (l.cfg.Keep > 0 && i < len(closed)-l.cfg.Keep || l.cfg.KeepAge > 0 && olderThan(s, l.cfg.KeepAge)) {
+		mayGo := i < oldest && s.number <= keepFrom
+		if mayGo && (l.cfg.Keep > 0 && i < len(closed)-l.cfg.Keep || l.cfg.KeepAge > 0 && olderThan(s, l.cfg.KeepAge)) {
 			err = errors.Join(err, remove(s))
 			continue
 		}
 		left = append(left, *s)
 	}
 	return left, err
+}
+
+// newestContinued returns the number of the newest segment that a newer one continues; 0: there is none. Those behind it are the only
+// place that has their hashes, and say which numbers were given: without them a log that was stopped for longer than its segments are
+// kept would begin anew, and whoever took them away would not be found out.
+func newestContinued(segments []segmentFile) uint64 {
+	continued := map[uint64]bool{}
+	for _, s := range slices.Backward(segments) {
+		if continued[s.number] {
+			return s.number
+		}
+		h, err := headOf(&s)
+		if err != nil {
+			continue // it has none yet, or will get a new one
+		}
+		for _, p := range h.parents {
+			continued[p.number] = true
+		}
+	}
+	return 0
 }
 
 func (l *Log) stopped() bool {

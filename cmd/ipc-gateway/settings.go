@@ -204,7 +204,7 @@ func (o *options) settings() []setting {
 		{flag: "audit-keep", env: "IPC_AUDIT_KEEP", group: groupAudit, arg: "N", value: numberValue(&u.Keep),
 			help: "Closed segments to keep, the oldest are deleted; 0: all."},
 		{flag: "audit-keep-age", env: "IPC_AUDIT_KEEP_AGE", group: groupAudit, arg: "DURATION", value: durationValue(&u.KeepAge),
-			help: "How long to keep closed segments; 0: for ever."},
+			help: "How long to keep closed segments, the last one until the next one is begun; 0: for ever."},
 		{flag: "audit-compress", env: "IPC_AUDIT_COMPRESS", group: groupAudit, value: toggleValue(&u.Compress),
 			help: "Compress closed segments with zstd."},
 		{flag: "audit-sync", env: "IPC_AUDIT_SYNC", group: groupAudit, arg: "WHEN", value: choiceValue(&u.Sync, "none", "interval", "always"),
