@@ -49,5 +49,5 @@
 // The hash of a segment is the SHA-256 of all that stands before it, from the magic on. The parents of a segment are the
 // segments that were closed before it and that no other one has as its parent: normally the one before it. So each hash
 // says what all earlier segments held. A segment whose process was killed before it wrote the head gets one from the process that
-// closes it, with the last closed segment before it as its parent.
+// closes it, with the last closed segment before it as its parent, and with the run of that, or 0 if that goes on.
 package audit

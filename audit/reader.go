@@ -167,10 +167,24 @@ func (r *reader) round() error {
 
 // readTail reads on in t, and reports whether there may be more later.
 func (r *reader) readTail(t *tail) (more bool, err error) {
+	doubted := false
 	for {
 		framed, err := t.in.next()
 		t.torn = errors.Is(err, ErrTorn)
-		if err == io.EOF || t.torn {
+		if err == io.EOF {
+			return true, nil
+		}
+		// If its writer was killed another process puts an end in the place of the torn record, or a head and an end. What was read of
+		// that is no part of those. They may even come while it is read, and make it look like a record that was changed.
+		if plain, ok := t.reader.(*os.File); ok && (t.torn || errors.Is(err, ErrCorrupt) && !doubted) {
+			if back := t.in.goBack(plain, t.begun); back != nil {
+				err, t.torn = back, false
+			} else if !t.torn {
+				doubted = true
+				continue
+			}
+		}
+		if t.torn {
 			return true, nil
 		}
 		if err != nil {

@@ -17,8 +17,9 @@ const cutName = ".cut"
 
 // recoverSegment closes a segment that nobody writes any more: what is behind its last whole record is cut off. Bytes that
 // are no torn record, as a kill leaves it, are kept in a file of their own; that they were there is said in the end, as it is if the
-// segment had one before. One whose process was killed before it wrote the head gets fresh, and continues the one before it. It
-// returns nil if there was nothing to do, or another process does it. After an error it may be called again, and finds out the same.
+// segment had one before. One whose process was killed before it wrote the head gets fresh, and continues the one before it; the run in
+// fresh is ours. It returns nil if there was nothing to do, or another process does it. After an error it may be called again, and
+// finds out the same.
 func recoverSegment(s *segmentFile, fresh head) (*end, error) {
 	f, err := os.OpenFile(s.path, os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -65,7 +66,7 @@ func recoverSegment(s *segmentFile, fresh head) (*end, error) {
 	again := &segment{file: f, number: s.number, run: found.head.run, hash: found.hash, records: found.records, written: found.whole}
 	if found.whole == 0 {
 		fresh.number = s.number
-		if fresh.parents, err = closedBefore(s); err != nil {
+		if fresh.parents, fresh.run, err = closedBefore(s, fresh.run); err != nil {
 			return nil, err
 		}
 		again = newSegment(f, &fresh)
@@ -77,21 +78,34 @@ func recoverSegment(s *segmentFile, fresh head) (*end, error) {
 	return &again.end, again.sync()
 }
 
-// closedBefore returns the last closed segment before s as a parent, if there is one.
-func closedBefore(s *segmentFile) ([]parent, error) {
+// closedBefore returns the last closed segment before s as a parent, if there is one, and its run, if that is neither ours nor that
+// of another process which writes a segment: then the process that made s most likely was in this run, and who reads the end of
+// s is told that the run is over.
+func closedBefore(s *segmentFile, ours [runBytes]byte) (parents []parent, run [runBytes]byte, err error) {
 	segments, err := listSegments(strings.TrimSuffix(s.path, filepath.Ext(s.path)))
 	if err != nil {
-		return nil, err
+		return nil, run, err
+	}
+	alive := map[[runBytes]byte]bool{ours: true}
+	for _, other := range segments {
+		if other.number != s.number && !other.compressed && isLocked(other.path) {
+			if h, err := headOf(&other); err == nil {
+				alive[h.run] = true
+			}
+		}
 	}
 	for _, before := range slices.Backward(segments) {
 		if before.number >= s.number {
 			continue
 		}
 		if e, closed, err := before.end(); err == nil && closed {
-			return []parent{{before.number, e.hash}}, nil
+			if !alive[e.run] {
+				run = e.run
+			}
+			return []parent{{before.number, e.hash}}, run, nil
 		}
 	}
-	return nil, nil
+	return nil, run, nil
 }
 
 // isCorrupt reports whether what is behind the last whole record is something else than the beginning of a record that was being

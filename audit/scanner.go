@@ -66,6 +66,17 @@ func (s *scanner) skip(n int) {
 	s.at += int64(n)
 }
 
+// goBack has what is behind the last record that was handed out read anew from f, which is what s reads; without a head, that is
+// all of it.
+func (s *scanner) goBack(f io.Seeker, hasHead bool) error {
+	if !hasHead {
+		s.at, s.begun = 0, false
+	}
+	s.start, s.stop = 0, 0
+	_, err := f.Seek(s.at, io.SeekStart)
+	return err
+}
+
 // fill makes sure that n bytes are there to be handed out.
 func (s *scanner) fill(n int) error {
 	for s.stop-s.start < n {
