@@ -168,17 +168,20 @@ func TestRetentionMakesRoomForTheStart(t *testing.T) {
 	wantVerified(t, cfg.Path)
 }
 
-// Goal: a segment that was half compressed when its process was killed leaves nothing behind.
-func TestHalfCompressedSegmentIsRemoved(t *testing.T) {
+// Goal: a segment that was half compressed, or half marked, when its process was killed leaves nothing behind.
+func TestWhatIsHalfDoneIsRemoved(t *testing.T) {
 	cfg := testConfig(t)
 	closeLog(t, open(t, cfg))
-	partial := segmentPath(cfg.Path, 1) + compressedName + partialName
-	for _, name := range []string{partial, segmentPath(cfg.Path, 7) + compressedName + partialName} {
-		if err := os.WriteFile(name, []byte("half"), 0o600); err != nil {
-			t.Fatal(err)
+	for _, number := range []uint64{1, 7} {
+		for _, ending := range []string{compressedName + partialName, markName + partialName} {
+			if err := os.WriteFile(segmentPath(cfg.Path, number)+ending, []byte("half"), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
+	wantVerified(t, cfg.Path)
 	closeLog(t, open(t, cfg))
+	wantVerified(t, cfg.Path)
 	if left, err := filepath.Glob(cfg.Path + "*" + partialName); err != nil || len(left) > 0 {
 		t.Errorf("%q are left, %v", left, err)
 	}

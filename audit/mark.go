@@ -25,18 +25,22 @@ type mark struct {
 	hash  [hashBytes]byte
 }
 
-// writeMark notes the end of a segment that is whole on the disk.
+// writeMark notes the end of a segment that is whole on the disk, and whose lock this process holds. The mark gets its name once it is
+// whole itself: half of one, as a kill would leave it, would accuse the segment for ever.
 func writeMark(path string, number uint64, m mark) error {
-	name := path + markName
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, filePermission)
+	partial := path + markName + partialName
+	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, filePermission)
 	if err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(f, "%d %d %x\n", number, m.bytes, m.hash)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(name)) // half a mark would accuse its segment
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(partial, path+markName)
 	}
-	return nil
+	if err != nil {
+		return errors.Join(err, os.Remove(partial))
+	}
+	return syncFolder(path)
 }
 
 // readMark returns the mark of the segment at path. ok is false if there is none. One that cannot be read as a mark fits no segment.

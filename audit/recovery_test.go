@@ -2,12 +2,15 @@ package audit
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Goal: wherever a kill cuts a segment, the log opens again with every record that is whole, goes on, and is verified. Method: the
@@ -260,6 +263,40 @@ func cutRecords(name string, count int) error {
 		at = append(at, in.at)
 	}
 	return os.Truncate(name, at[len(at)-1-count])
+}
+
+// Goal: whenever a process is killed as it ends, there is a whole mark or none. Method: the kernel tells what happens in the folder: the
+// mark's name is given to a file that nobody writes to any more.
+func TestMarkIsWholeOrMissing(t *testing.T) {
+	cfg := testConfig(t)
+	l := open(t, cfg)
+	watch, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(watch) })
+	if _, err := unix.InotifyAddWatch(watch, filepath.Dir(cfg.Path), unix.IN_CREATE|unix.IN_MODIFY|unix.IN_MOVED_TO); err != nil {
+		t.Fatal(err)
+	}
+	closeLog(t, l)
+	events := make([]byte, 64<<10)
+	n, err := unix.Read(watch, events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen []uint32
+	for events = events[:n]; len(events) > 0; {
+		mask, size := binary.NativeEndian.Uint32(events[4:]), binary.NativeEndian.Uint32(events[12:])
+		name := strings.TrimRight(string(events[unix.SizeofInotifyEvent:][:size]), "\x00")
+		if strings.HasSuffix(name, markName) {
+			seen = append(seen, mask)
+		}
+		events = events[unix.SizeofInotifyEvent+size:]
+	}
+	if !slices.Equal(seen, []uint32{unix.IN_MOVED_TO}) {
+		t.Errorf("what happened to the mark: %#x, want %#x", seen, unix.IN_MOVED_TO)
+	}
+	wantVerified(t, cfg.Path)
 }
 
 // Goal: a process that ends well leaves one mark, however many there were before.

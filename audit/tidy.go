@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// partialName ends the name of a compressed segment that is not finished.
+// partialName ends the name of a compressed segment, or a mark, that is not finished.
 const partialName = ".partial"
 
 // tidyEvery is how often it is looked for segments that have become too old.
@@ -45,21 +45,21 @@ func (l *Log) tidyUp() error {
 	return err
 }
 
-// makeRoom deletes what is not to be kept, and what a process left that was killed while it compressed a segment.
-func (l *Log) makeRoom() error {
-	numbers, err := numbersBeside(l.cfg.Path, compressedName+partialName)
-	if err != nil {
-		return err
-	}
-	for _, number := range numbers {
-		err = errors.Join(err, removePartial(segmentPath(l.cfg.Path, number)))
+// makeRoom deletes what is not to be kept, and what a process left that was killed while it compressed a segment or marked its end.
+func (l *Log) makeRoom() (err error) {
+	for _, ending := range []string{compressedName + partialName, markName + partialName} {
+		numbers, e := numbersBeside(l.cfg.Path, ending)
+		err = errors.Join(err, e)
+		for _, number := range numbers {
+			err = errors.Join(err, removePartial(segmentPath(l.cfg.Path, number), ending))
+		}
 	}
 	_, e := l.removeOld()
 	return errors.Join(err, e)
 }
 
-// removePartial deletes the unfinished compressed form of a segment, unless a process works on it.
-func removePartial(path string) error {
+// removePartial deletes what is unfinished beside a segment, unless a process works on that.
+func removePartial(path, ending string) error {
 	plain, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err == nil {
 		defer plain.Close()
@@ -67,7 +67,7 @@ func removePartial(path string) error {
 			return nil
 		}
 	}
-	return ignoreMissing(os.Remove(path + compressedName + partialName))
+	return ignoreMissing(os.Remove(path + ending))
 }
 
 // removeOld deletes the closed segments that are not to be kept, and returns the others.
