@@ -4,6 +4,7 @@ import (
 	bigendian "encoding/binary"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/aigroup/ipc-gateway/audit"
 	"github.com/aigroup/ipc-gateway/client"
 	"github.com/aigroup/ipc-gateway/codec"
 )
@@ -367,6 +369,37 @@ func TestAuditReplay(t *testing.T) {
 	code, stdout, _ := run(t, nil, "audit", "replay", path, "--to", g.socket, "--subject", "app.x")
 	if code != exitFailure || strings.Count(stdout, "REQUEST app.x: was OK, now SERVICE_ERROR\n") != 1 || !strings.Contains(stdout, " 1 different") {
 		t.Errorf("exit code %d: %s", code, stdout)
+	}
+}
+
+// Goal: replay counts those missing requests that are missing in the time that is replayed. Method: a log with a gap, of which nothing
+// is sent.
+func TestReplayCountsGapsOfItsTime(t *testing.T) {
+	t.Parallel()
+	cfg := audit.Default()
+	cfg.Path, cfg.RingBytes = filepath.Join(t.TempDir(), "audit"), 256<<10
+	l, err := audit.Open(cfg, 1, func() int64 { return time.Now().UnixNano() }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l.Stats().Lost == 0 {
+		l.Ring(0).Answered(&audit.Request{Time: time.Now().UnixNano(), Version: codec.Version2, Type: byte(codec.TypePing)}, audit.Outcome{})
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g := serve(t, nil, "--nats-url", natsServer(t).ConnectedUrl())
+	for _, test := range []struct {
+		args []string
+		want uint64
+	}{
+		{nil, l.Stats().Lost}, {[]string{"--since", "1h"}, l.Stats().Lost}, {[]string{"--until", "1h"}, 0}, {[]string{"--since=-1h"}, 0},
+	} {
+		code, stdout, stderr := run(t, nil, append([]string{"audit", "replay", cfg.Path, "--to", g.socket}, test.args...)...)
+		want := fmt.Sprintf(" %d that are missing in the log\n", test.want)
+		if code != 0 || test.want > 0 && !strings.Contains(stdout, want) || test.want == 0 && strings.Contains(stdout, "not sent") {
+			t.Errorf("%v: exit code %d: %s%s; want %s", test.args, code, stdout, stderr, want)
+		}
 	}
 }
 

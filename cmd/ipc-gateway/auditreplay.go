@@ -73,7 +73,12 @@ func (c *auditReplayCommand) Run(a *app) error {
 			}
 			return r.request(q, o)
 		},
-		Gap:     func(g audit.Gap) error { r.missing += g.Requests; return nil },
+		Gap: func(g audit.Gap) error {
+			if filter.takesTime(g.Time) {
+				r.missing += g.Requests
+			}
+			return nil
+		},
 		Problem: a.auditProblem(&failed),
 	})
 	if err == nil {
