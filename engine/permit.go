@@ -22,10 +22,10 @@ func (l *loop) permitted(list *subjectSet, subject []byte) bool {
 	return list.covers(subject, class)
 }
 
-// refuseSubject answers a frame whose client may not publish to its subject.
-func (l *loop) refuseSubject(s *session, f *codec.Frame, label uint8) {
+// refuseSubject answers a frame whose client may not publish to its subject, or reach others by its headers.
+func (l *loop) refuseSubject(s *session, f *codec.Frame, label uint8, why string) {
 	s.rule.state.refusals[refusedSubject].Add(1)
-	l.refusePublish(s, f, label, codec.CodeUnauthorized, "this client may not publish to the subject")
+	l.refusePublish(s, f, label, codec.CodeUnauthorized, why)
 }
 
 // subscribe answers SUBSCRIBE: those who may not subscribe there are told so, and those who may, that

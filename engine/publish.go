@@ -50,11 +50,15 @@ func (l *loop) publish(s *session, f *codec.Frame, label uint8, subject []byte, 
 		}
 	}
 	if !l.mayPublish(s, label, subject, checked) {
-		l.refuseSubject(s, f, label)
+		l.refuseSubject(s, f, label, "this client may not publish to the subject")
 		return
 	}
 	if err := codec.ValidateHeaders(f.Headers); err != nil {
 		l.refusePublish(s, f, label, codec.CodeInvalidPayload, plain(err))
+		return
+	}
+	if !l.mayReach(s, f.Headers) {
+		l.refuseSubject(s, f, label, "this client may not reach the subjects that a header for NATS does")
 		return
 	}
 	if l.isOverdue(f) {
