@@ -41,6 +41,11 @@ func successor(t *testing.T, g *Gateway) *Gateway {
 	t.Helper()
 	cfg := g.cfg
 	cfg.Loops = 1
+	return successorWith(t, cfg)
+}
+
+func successorWith(t *testing.T, cfg Config) *Gateway {
+	t.Helper()
 	next, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -212,6 +217,42 @@ func TestHandoverOfALongRequest(t *testing.T) {
 	p.send(v2(codec.TypePing, 2, "", ""))
 	if f := p.receive(); f.Type != codec.TypePong {
 		t.Fatalf("got %v", f.Type)
+	}
+}
+
+// Goal: who may connect is for the new process to say, also of those that are connected: who may not is told so after what was
+// in flight, and nothing more is served for it. Method: one client has a frame read that waits behind a request, which the
+// handover does not wait for.
+func TestHandoverAppliesWhoMayConnect(t *testing.T) {
+	s := runNATS(t, nil)
+	nc := responder(t, s.ClientURL())
+	answerWith(t, nc, "app.never", func(*nats.Msg) {})
+	answerWith(t, nc, "app.more", func(m *nats.Msg) { t.Errorf("%q was served", m.Data) })
+	cfg := testConfig(t, s.ClientURL())
+	openToAll(t, &cfg)
+	cfg.AllowUIDs, cfg.MaxInflightPerConnection, cfg.PauseMax = []uint32{1001, 1002}, 1, time.Hour
+	g := runGateway(t, cfg)
+	waitReady(t, g)
+	stricter := cfg
+	stricter.AllowUIDs = []uint32{1002}
+	stricter.Peers = []PeerRule{{ID: 1002, Refuse: true}}
+	next := successorWith(t, stricter)
+
+	ann, bob, us := dialAs(t, g, user{uid: 1001, gid: 1001}), dialAs(t, g, user{uid: 1002, gid: 1002}), dial(t, g)
+	ann.send(v2(codec.TypeRequest, 1, "app.never", ""), v2(codec.TypeRequest, 2, "app.more", "read before"))
+	bob.ping()
+	bob.sendBytes([]byte{0, 0}) // of a frame
+	us.ping()
+	eventually(t, "a frame waits that was read", func() bool { return pauses(g, pausedInflight) == 1 })
+	given, took := handOver(t, g, next, 100*time.Millisecond)
+	ann.expectError(2, 1, codec.CodeShuttingDown, true)
+	ann.expectRefusal("uid 1001 is not allowed")
+	bob.expectRefusal("uid 1002 is refused")
+	wantNil(t, "HandOver", given)
+	wantNil(t, "TakeClients", took)
+	us.ping()
+	if err := nc.Flush(); err != nil { // what was published has come
+		t.Error(err)
 	}
 }
 

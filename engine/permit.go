@@ -97,6 +97,11 @@ func (l *loop) applyRule(s *session) (closed bool) {
 	s.rule.countInflight(s.inflight)
 	before.state.connections.Add(-1)
 	s.rule.state.connections.Add(1)
+	return l.turnOut(s)
+}
+
+// turnOut tells a client that may not connect, and yet has, that it may not, and closes it once what is in flight is answered.
+func (l *loop) turnOut(s *session) (closed bool) {
 	if !s.rule.refused || s.finishing || s.doomed {
 		return false
 	}

@@ -105,6 +105,10 @@ func (l *loop) enter(s *session, in, out []byte) {
 	}
 	// During a reload the rule may be newer than what the loop works by, or older.
 	l.applyRule(s)
+	// And of another process come clients that only that one lets connect.
+	if l.turnOut(s) {
+		l.log.Warn("client is closed that was taken over and may not connect here", "client", s.id, "peer", s.peer, "rule", s.rule.name)
+	}
 	if len(in) > 0 && !s.finishing {
 		l.hold(s, in)
 		l.serveLater(s)

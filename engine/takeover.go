@@ -189,7 +189,7 @@ func (g *Gateway) takeNext(conn *net.UnixConn) (done bool, err error) {
 }
 
 // takeClient gives a client of another process to a loop. Limits on connections do not count for it: it was
-// admitted once.
+// admitted once. But who may connect is for the settings of this process to say: see loop.enter.
 func (g *Gateway) takeClient(fd int, m *message) {
 	peer := credentialsOf(fd)
 	rule := g.policy.Load().peers.ruleFor(peer, fd)
