@@ -40,6 +40,17 @@ func (s *peerState) takeRate(now, interval, tolerance int64) bool {
 	}
 }
 
+// boundRate ends a wait that a slower rate or a larger burst has left: by the rule that has these, tat is never later than this.
+func (s *peerState) boundRate(now, interval, tolerance int64) {
+	latest := now + tolerance + interval
+	for {
+		tat := s.tat.Load()
+		if tat <= latest || s.tat.CompareAndSwap(tat, latest) {
+			return
+		}
+	}
+}
+
 // takeInflight counts one more request in flight, unless there are most of them.
 func (s *peerState) takeInflight(most int64) bool {
 	for {

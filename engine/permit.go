@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"github.com/aigroup/ipc-gateway/codec"
 )
 
@@ -69,6 +71,18 @@ func (r *peerRule) giveInflight() { r.countInflight(-1) }
 func (r *peerRule) countInflight(n int) {
 	if r.inflightMax != 0 {
 		r.state.inflight.Add(int64(n))
+	}
+}
+
+// boundRates makes the rates of a new policy count from now on. Every loop does it, so that nothing remains of what others
+// have admitted meanwhile by the rates of before. Where those were the same it changes nothing, as l.now is not what it goes by: by
+// that some loop may be ahead.
+func (l *loop) boundRates() {
+	now := int64(time.Since(l.gateway.started))
+	for _, r := range l.policy.peers.rules {
+		if r.rateInterval != 0 {
+			r.state.boundRate(now, r.rateInterval, r.rateTolerance)
+		}
 	}
 }
 

@@ -196,6 +196,39 @@ func TestRateOfAPeer(t *testing.T) {
 	}
 }
 
+// Goal: a rate that a reload has raised holds at once, however long the old one would have had the client wait; and one that it
+// has left as it was forgets nothing.
+func TestRaisedRateHoldsAtOnce(t *testing.T) {
+	s := runNATS(t, nil)
+	answerWith(t, responder(t, s.ClientURL()), DefaultSubject, echo)
+	cfg := testConfig(t, s.ClientURL())
+	cfg.Loops = 2
+	slow := func(r *PeerRule) { r.RequestsPerSecond, r.Burst = 0.001, 10 }
+	cfg.Peers = ruleForUs(slow)
+	g := runGateway(t, cfg)
+	waitReady(t, g)
+	p := dial(t, g)
+	for range 10 {
+		p.send(v1(codec.TypeTaskSubmit, "x"))
+		p.expectOK(1, 0, "x")
+	}
+	reload := func(change func(r *PeerRule)) {
+		t.Helper()
+		cfg.Peers = ruleForUs(change)
+		if _, err := g.Reload(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reload(slow)
+	p.send(v1(codec.TypeTaskSubmit, "x"))
+	p.expectError(1, 0, codec.CodeRateLimited, false)
+	reload(func(r *PeerRule) { r.RequestsPerSecond, r.Burst = 1000, 1 })
+	eventually(t, "a request is admitted", func() bool {
+		p.send(v1(codec.TypeTaskSubmit, "x"))
+		return p.receive().Type == codec.TypeResponseOK
+	})
+}
+
 // Goal: over any time no more than burst + rate are admitted, and a client that keeps to the rate is never
 // refused. Method: a clock of our own, and arrivals at random.
 func TestRateIsExact(t *testing.T) {

@@ -114,6 +114,7 @@ func (l *loop) follow() {
 	}
 	l.policy = p
 	l.link.SetBufferedMax(p.MaxUpstreamBufferBytes)
+	l.boundRates()
 	l.applyRules()
 	l.followWriteTimeout()
 	l.followBreakers()
