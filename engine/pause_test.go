@@ -319,6 +319,52 @@ func TestWaitingIsOverWhenNATSIsGone(t *testing.T) {
 	p.expectError(2, 2, codec.CodeUnavailable, false)
 }
 
+// Goal: a wait that ended with the connection to NATS does not count for the next one. Method: one client takes the only request
+// in flight that both may have, and the other waits; the connection is cut, and later it waits again. It is asked after a part of
+// PauseMax whether it still does.
+func TestWaitThatNATSHasEndedIsForgotten(t *testing.T) {
+	s := runNATS(t, nil)
+	asked := make(chan *nats.Msg, 2)
+	answerWith(t, responder(t, s.ClientURL()), "app.slow", func(m *nats.Msg) { asked <- m })
+	dam := newProxy(t, s.Addr().String())
+	cfg := testConfig(t, "nats://"+dam.address())
+	cfg.PauseMax, cfg.NATS.ReconnectWait = time.Second, 200*time.Millisecond
+	cfg.Peers = ruleForUs(func(r *PeerRule) { r.Inflight = 1 })
+	g := runGateway(t, cfg)
+	waitReady(t, g)
+	first, second := dial(t, g), dial(t, g)
+	passed := func(d time.Duration) func() bool {
+		begin := time.Now()
+		return func() bool { return time.Since(begin) > d }
+	}
+	secondWaits := func(id uint64) {
+		t.Helper()
+		first.send(v2(codec.TypeRequest, id, "app.slow", "first"))
+		eventually(t, "a request is in flight", func() bool { return len(asked) == 1 })
+		second.send(v2(codec.TypeRequest, id, "app.slow", "second"))
+		eventually(t, "the other one waits", func() bool { return g.Stats().PausedConnections == 1 })
+	}
+	secondWaits(1)
+	tooLong := passed(cfg.PauseMax)
+	dam.cut()
+	first.expectError(2, 1, codec.CodeConnectionClosed, true)
+	second.expectError(2, 1, codec.CodeUnavailable, false)
+	<-asked
+	waitReady(t, g)
+	eventually(t, "the first wait would have been too long by now", tooLong)
+
+	secondWaits(2)
+	eventually(t, "it has waited for a while", passed(cfg.PauseMax/10))
+	if st := g.Stats(); st.PausedConnections != 1 {
+		t.Error("it waits no more")
+	}
+	for _, p := range []*peer{first, second} {
+		m := <-asked
+		_ = m.Respond(m.Data)
+		p.expectOK(2, 2, string(m.Data))
+	}
+}
+
 func TestDrainEndsWaiting(t *testing.T) {
 	s := runNATS(t, nil)
 	nc := responder(t, s.ClientURL())

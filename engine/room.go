@@ -34,10 +34,11 @@ var forNATS = [256]bool{
 
 // mustWait pauses s if there is no room for f now and it is worth waiting for. Then f is to be kept.
 func (l *loop) mustWait(s *session, f *codec.Frame) bool {
-	if !forNATS[f.Type] || l.policy.PauseMax == 0 || l.draining || !l.link.Ready() {
+	if !forNATS[f.Type] {
 		return false
 	}
-	if l.shutOut(f) {
+	if l.policy.PauseMax == 0 || l.draining || !l.link.Ready() || l.shutOut(f) {
+		s.waitingSince, s.impatient = 0, false // its wait is over: the next one begins anew
 		return false
 	}
 	if l.isOverdue(f) {
