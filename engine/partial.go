@@ -32,6 +32,18 @@ func (l *loop) notePartial(s *session) {
 
 func (l *loop) partialsLookEvery() int64 { return max(int64(l.policy.FrameTimeout)/4, wheelTickNanos) }
 
+// followFrameTimeout makes a new policy count for clients that have begun a frame already. Where there was no bound before their
+// time begins now.
+func (l *loop) followFrameTimeout() {
+	for _, s := range l.watch.sessions {
+		if s != nil && s.in != nil && !s.inPartials && !s.doomed {
+			l.notePartial(s)
+		}
+	}
+	l.partialsLook = min(l.partialsLook, l.now+l.partialsLookEvery())
+	l.rearm = true
+}
+
 // timeOutPartials ends the connections whose clients have not completed a frame in time.
 func (l *loop) timeOutPartials() {
 	if len(l.partials) == 0 || l.now < l.partialsLook {

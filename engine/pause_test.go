@@ -455,3 +455,23 @@ func TestFrameTimeout(t *testing.T) {
 	idle.sendBytes(frame)
 	idle.receive()
 }
+
+// Goal: a reload of the time counts for frames that were begun before it, whether or not there was a time then.
+func TestFrameTimeoutIsReloaded(t *testing.T) {
+	for _, before := range []time.Duration{0, time.Hour} {
+		cfg := testConfig(t, "nats://127.0.0.1:1")
+		cfg.FrameTimeout = before
+		g := runGateway(t, cfg)
+		p := dial(t, g)
+		p.ping()
+		read := g.Stats().ClientBytesIn
+		p.sendBytes(codec.AppendFrame(nil, &codec.Frame{Version: codec.Version2, Type: codec.TypePing, CorrelationID: 7, Payload: []byte("payload")})[:30])
+		eventually(t, "a part of a frame was read", func() bool { return g.Stats().ClientBytesIn == read+30 })
+		cfg.FrameTimeout = 50 * time.Millisecond
+		if _, err := g.Reload(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		p.expectError(2, 7, codec.CodeInvalidPayload, false)
+		p.expectEOF()
+	}
+}

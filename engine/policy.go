@@ -117,6 +117,7 @@ func (l *loop) follow() {
 	l.boundRates()
 	l.applyRules()
 	l.followWriteTimeout()
+	l.followFrameTimeout()
 	l.followBreakers()
 	l.followTracing()
 }
