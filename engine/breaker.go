@@ -100,12 +100,16 @@ func (l *loop) breakerWait(e *breaker) int64 {
 	return 0
 }
 
-// watchOutcome makes the outcome of a fresh request count for its subject.
+// watchOutcome notes the subject of a fresh request, and makes its outcome count for it if there are breakers.
 func (l *loop) watchOutcome(r *request, subject []byte, mode Mode) {
-	if l.policy.BreakerThreshold == 0 || mode == ModePublish {
+	if mode == ModePublish {
 		return
 	}
 	r.subject = hashSubject(subject)
+	if l.policy.BreakerThreshold == 0 {
+		return
+	}
+	r.watched |= watchedByBreaker
 	l.breakers.recent.remember(r.subject, subject)
 	if l.breakers.tracked == 0 {
 		return
@@ -120,7 +124,7 @@ func (l *loop) watchOutcome(r *request, subject []byte, mode Mode) {
 // judge counts the outcome of a request for its subject.
 func (l *loop) judge(r *request, outcome uint8) {
 	v := verdicts[outcome]
-	if r.subject == 0 || l.breakers.tracked == 0 && v != failure {
+	if r.watched&watchedByBreaker == 0 || l.breakers.tracked == 0 && v != failure {
 		return
 	}
 	switch {
@@ -139,7 +143,7 @@ func (l *loop) withdraw(r *request) {
 			e.probes--
 		}
 	}
-	r.subject, r.probe = 0, 0
+	r.watched, r.probe = r.watched&^watchedByBreaker, 0
 }
 
 func (l *loop) succeeded(r *request) {
@@ -206,7 +210,7 @@ func (l *loop) halfOpen(e *breaker) {
 func (l *loop) closeBreaker(e *breaker) {
 	l.slots.Each(func(_ pool.Handle, r *request) {
 		if r.subject == e.hash && r.probe != e.generation {
-			r.subject, r.probe = 0, 0
+			r.watched, r.probe = r.watched&^watchedByBreaker, 0
 		}
 	})
 	l.enterState(e, BreakerClosed)

@@ -190,6 +190,49 @@ func TestEqualClientsAreNotLimited(t *testing.T) {
 	}
 }
 
+// Goal: what is usual is known of each subject apart, also where there are no circuit breakers.
+func TestUsualTimesAreOfASubject(t *testing.T) {
+	s := runNATS(t, nil)
+	answerWith(t, responder(t, s.ClientURL()), "app.*", echo)
+	cfg := testConfig(t, s.ClientURL())
+	cfg.BreakerThreshold = 0
+	g := runGateway(t, cfg)
+	waitReady(t, g)
+	p := dial(t, g)
+	var subjects []string
+	var places []uint64
+	for i := 0; len(subjects) < 3; i++ {
+		subject := fmt.Sprintf("app.%d", i)
+		if place := hashSubject([]byte(subject)) % subjectsKept; place != 0 && !slices.Contains(places, place) {
+			subjects, places = append(subjects, subject), append(places, place)
+		}
+	}
+	eventually(t, "something is usual", func() bool { // a client is not looked at in its first round
+		for i, subject := range subjects {
+			p.send(v2(codec.TypeRequest, uint64(i), subject, "x"))
+			p.expectOK(2, uint64(i), "x")
+		}
+		known, err := gather(t.Context(), g, func(l *loop) (known []uint64) {
+			for place, took := range l.fair.usual {
+				if took != 0 {
+					known = append(known, uint64(place))
+				}
+			}
+			return known
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(known) == 0 {
+			return false
+		}
+		if slices.Sort(places); len(known) > len(places) || slices.Contains(known, 0) {
+			t.Fatalf("something is usual of %v, want of %v", known, places)
+		}
+		return slices.Equal(known, places)
+	})
+}
+
 // Goal: under a flood that is limited, every answer still comes, in order.
 func TestFloodIsAnswered(t *testing.T) {
 	s := runNATS(t, nil)

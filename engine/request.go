@@ -20,8 +20,9 @@ const (
 type watchers uint8
 
 const (
-	watchedByAudit watchers = 1 << iota // the audit log has its beginning
-	watchedByTrace                      // it has a span: see loop.span
+	watchedByAudit   watchers = 1 << iota // the audit log has its beginning
+	watchedByTrace                        // it has a span: see loop.span
+	watchedByBreaker                      // its outcome counts for its subject
 )
 
 // request is a slot: one frame from its admission to its answer.
@@ -42,7 +43,7 @@ type request struct {
 	orderNext      uint32 // version 1 requests of the session, in the order in which they came
 
 	probe   uint32 // the opening of a circuit breaker that this request is a probe of; 0: it is none
-	subject uint64 // hash of the subject that the outcome counts for; 0: for none
+	subject uint64 // hash of its subject, if a reply is waited for
 
 	held     heldMessage
 	answer   *pool.Buffer // the answer frame, while it waits for its turn
