@@ -4,7 +4,7 @@
 // # Life of a request
 //
 //  1. frame    a pass reads from each client that is ready; codec.Decode returns views  pass.go, read.go, room.go
-//  2. admit    version, flags, correlation id, subject, limits; or the refusal         read.go, publish.go, permit.go, breaker.go
+//  2. admit    version, flags, correlation id, subject, limits; or the refusal         read.go, publish.go, permit.go, reach.go, breaker.go
 //  3. publish  the loop's table gives a slot, the link appends PUB to its batch        publish.go, upstream/link.go
 //  4. flush    the batch is written at the end of the pass, once for all its clients   pass.go
 //  5. deliver  the reply finds its slot by index and generation, or is late            upstream/parser.go, deliver.go
