@@ -62,7 +62,7 @@ func (c *Control) Start() {
 }
 
 func (c *Control) newDialer(ctx context.Context) *dialer {
-	return &dialer{cfg: &c.cfg, link: c.link, enroll: c.enroll, stop: ctx.Done(), dialed: map[string]time.Time{}}
+	return &dialer{cfg: &c.cfg, link: c.link, enroll: c.enroll, wanted: ctx, dialed: map[string]time.Time{}}
 }
 
 // Close ends the connection, and returns when nothing of it runs any more. The loop must still turn.

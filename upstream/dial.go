@@ -3,6 +3,7 @@ package upstream
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -32,7 +33,7 @@ type dialer struct {
 	link   *Link
 	enroll Enroll
 
-	stop <-chan struct{} // closed when the link is no longer wanted
+	wanted context.Context // ends when the link is no longer wanted
 
 	leaving atomic.Bool // the link leaves servers that are about to shut down: another of them will not do
 	retired atomic.Bool // the link has moved to the wires of another dialer: no more of ours are wanted
@@ -94,7 +95,7 @@ func (d *dialer) pace(address string) error {
 	if last, recent := d.dialed[address]; recent {
 		select {
 		case <-time.After(last.Add(d.cfg.ReconnectWait).Sub(now)):
-		case <-d.stop:
+		case <-d.wanted.Done():
 			return net.ErrClosed
 		}
 	}
@@ -104,12 +105,17 @@ func (d *dialer) pace(address string) error {
 
 func (d *dialer) dial(network, address string) (*tap, error) {
 	deadline := time.Now().Add(d.cfg.ConnectTimeout)
-	conn, err := net.DialTimeout(network, address, d.cfg.ConnectTimeout)
+	conn, err := (&net.Dialer{Deadline: deadline}).DialContext(d.wanted, network, address)
 	if err != nil {
 		return nil, cause(err)
 	}
 	_ = conn.SetDeadline(deadline)
+	// Whoever ends the link does not wait for a server that says nothing.
+	wanted := context.AfterFunc(d.wanted, func() { _ = conn.SetDeadline(time.Unix(0, 1)) })
 	secured, info, err := d.handshake(conn, address)
+	if !wanted() && err == nil {
+		err = net.ErrClosed
+	}
 	if err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("connecting to %s: %w", address, err)
