@@ -33,7 +33,7 @@ Try it, each line in a terminal of its own, with a NATS server on this machine:
     ipc-gateway serve
     ipc-gateway send '{"task":"hello"}'`
 
-// Exit codes. A second signal during the shutdown exits with 128 and its number instead.
+// Exit codes. A signal that ends the process at once exits with 128 and its number instead.
 const (
 	exitFailure = 1 // it was tried and did not work
 	exitUsage   = 2 // called or configured wrongly: nothing was opened
@@ -138,10 +138,10 @@ func (a *app) report(err error) int {
 	var exit *exitError
 	if errors.As(err, &exit) {
 		code = exit.code
-		err = exit.err
+		if exit.err == nil {
+			return code
+		}
 	}
-	if err != nil {
-		fmt.Fprintf(a.stderr, "ipc-gateway: %v\n", err)
-	}
+	fmt.Fprintf(a.stderr, "ipc-gateway: %v\n", err)
 	return code
 }

@@ -4,7 +4,7 @@
 // capabilities of its socket, show, kill, drain and reload of its control socket, health of its probe; audit reads the files of an audit log, and version needs nothing. Every command explains itself with --help.
 //
 // Exit codes: 0 done, 1 failed, 2 called or configured wrongly (nothing was opened), 128 and the
-// signal's number when a second signal cut the shutdown short.
+// signal's number when a second signal cut the shutdown short, or the first one a takeover that had not begun.
 package main
 
 import (

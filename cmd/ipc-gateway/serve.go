@@ -36,7 +36,7 @@ Examples:
     IPC_CONFIG=/etc/ipc-gateway.yaml ipc-gateway serve --log-format json
     ipc-gateway serve --takeover --detach --config /etc/ipc-gateway.yaml
 
-Exit codes: 0 stopped by a signal, 1 the socket or the probe's port cannot be used, 2 wrong settings (all are named, nothing was opened).`
+Exit codes: 0 stopped by a signal, 1 the socket or the probe's port cannot be used, 2 wrong settings (all are named, nothing was opened), 130 or 143 ended at once by a signal: the second one, or the first one before a takeover has taken anything.`
 }
 
 // addFlags gives the command serve a flag for each setting.

@@ -133,9 +133,14 @@ func (s *service) endTakeover() (serviceEnds bool) {
 // inherit makes gateway ready, and gives it the sockets of the other one.
 func (s *service) inherit(gateway *engine.Gateway, from *control.Takeover) (err error) {
 	if from.Ready {
-		if err := awaitReady(gateway, takeoverReadyMax); err != nil {
+		if err := s.awaitReady(gateway); err != nil {
 			return err
 		}
+	}
+	select {
+	case told := <-s.signals:
+		return toldToStop(told)
+	default: // from here on a signal finds a gateway that serves, and stops it as any other
 	}
 	i, err := engine.Inherit(from.Conn)
 	if err != nil {
@@ -166,16 +171,30 @@ func (s *service) inheritProbe(i *engine.Inheritance) (net.Listener, error) {
 	return s.listenProbe()
 }
 
-func awaitReady(gateway *engine.Gateway, wait time.Duration) error {
-	for deadline := time.Now().Add(wait); ; time.Sleep(readyPoll) {
+// awaitReady waits for the connections to NATS, unless a signal ends that.
+func (s *service) awaitReady(gateway *engine.Gateway) error {
+	late := time.NewTimer(takeoverReadyMax)
+	defer late.Stop()
+	poll := time.NewTicker(readyPoll)
+	defer poll.Stop()
+	for {
 		err := gateway.Ready()
 		if err == nil {
 			return nil
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("not ready after %v: %w", wait, err)
+		select {
+		case told := <-s.signals:
+			return toldToStop(told)
+		case <-late.C:
+			return fmt.Errorf("not ready after %v: %w", takeoverReadyMax, err)
+		case <-poll.C:
 		}
 	}
+}
+
+// toldToStop is the error of a start that a signal has ended before there was anything to finish.
+func toldToStop(told os.Signal) error {
+	return &exitError{signalCode(told), fmt.Errorf("told to stop (%v)", told)}
 }
 
 // handOver hands over to the process at the other end of conn, and then ends this one.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -247,6 +248,40 @@ func TestStopOfAGatewayThatTakesOver(t *testing.T) {
 	g.waitLog("this process remains")
 	_ = slow.Close()
 	wantSole(t, g, next)
+}
+
+// Goal: a process that was to take over and is told to stop while it waits for NATS ends at once and says by its exit code that it did,
+// and the other gateway has noticed nothing: it has its clients, its sockets and its service. Method: a NATS server that accepts and never
+// says anything.
+func TestStopOfATakeoverThatWaitsForNATS(t *testing.T) {
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	g, rested, _ := handingOver(t)
+	for _, told := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		next := beginTakeover(t, g, "--nats-url", "nats://"+mute.Addr().String())
+		waiting, err := mute.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		next.signal(told)
+		if code := next.wait(); code != 128+int(told) {
+			t.Errorf("%v: exit code %d: %s", told, code, next.stderr.String())
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("%v: it took %v", told, took)
+		}
+		_ = waiting.Close()
+		wantAll(t, next.stderr.String(), "nothing was taken over, the other gateway serves on: told to stop ("+told.String()+")")
+		if strings.Contains(g.stderr.String(), "handing over") {
+			t.Errorf("%v: it began to hand over: %s", told, g.stderr.String())
+		}
+		rested.ask("after")
+		g.waitReady(http.StatusOK, "")
+	}
 }
 
 // Goal: --detach returns when the takeover is complete, and with the exit code of a gateway that cannot be started.
