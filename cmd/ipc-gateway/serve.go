@@ -127,7 +127,7 @@ func (s *serveCommand) Run(a *app) error {
 		return usageErrorf("wrong settings, nothing was started:\n  %s", strings.Join(problems, "\n  "))
 	}
 	if o.detach && !a.isDetached() {
-		return detach()
+		return a.detach()
 	}
 	service, err := startService(a, s.texts, o)
 	if err != nil {

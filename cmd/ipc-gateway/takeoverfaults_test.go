@@ -309,3 +309,26 @@ func TestDetach(t *testing.T) {
 	wantConsole(t, g, "drain")
 	checkNoSocket(t, g.socket)
 }
+
+// Goal: who ends a command with --detach that has not returned yet ends what it has started.
+func TestStopOfADetachedTakeover(t *testing.T) {
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	g, rested, _ := handingOver(t)
+	launcher := beginTakeover(t, g, "--detach", "--nats-url", "nats://"+mute.Addr().String())
+	waiting, err := mute.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	launcher.signal(syscall.SIGTERM)
+	if code := launcher.wait(); code != 128+int(syscall.SIGTERM) { // and its standard error is closed in both processes
+		t.Errorf("exit code %d: %s", code, launcher.stderr.String())
+	}
+	wantAll(t, launcher.stderr.String(), "nothing was taken over")
+	rested.ask("after")
+	g.waitReady(http.StatusOK, "")
+}
