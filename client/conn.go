@@ -53,7 +53,12 @@ func Dial(ctx context.Context, path string) (*Conn, error) {
 	if err != nil {
 		return nil, dialError(path, err)
 	}
-	return &Conn{conn: conn, path: path, in: make([]byte, readBufferBytesMin)}, nil
+	return New(conn), nil
+}
+
+// New makes a Conn of a connection to the gateway that the caller has opened. It is the Conn's from now on.
+func New(conn net.Conn) *Conn {
+	return &Conn{conn: conn, path: conn.RemoteAddr().String(), in: make([]byte, readBufferBytesMin)}
 }
 
 // dialError adds what to do about err.

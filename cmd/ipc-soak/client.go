@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"time"
 
 	"github.com/aigroup/ipc-gateway/client"
@@ -19,6 +20,8 @@ type soakClient struct {
 	payload []byte // random; each request's is its beginning
 	waiting map[uint64]int
 	nextID  uint64
+	wire    net.Conn // below the client.Conn of the time, for what that does not do
+	out     []byte   // the frame that is being sent
 }
 
 func newClient(p *plan, number uint64, t *tally) *soakClient {
@@ -37,6 +40,10 @@ const (
 	burstsPerConnection = 50
 	// pingsEvery is how many requests there are for each that the gateway answers by itself.
 	pingsEvery = 4
+	// splitEvery is how many frames there are for each that a client that comes and goes sends in two pieces, and splitPause the time
+	// between these, so that the gateway mostly sees the first one alone.
+	splitEvery = 32
+	splitPause = time.Millisecond
 )
 
 // run is the client's life. An error is the end of the soak: the gateway is gone.
@@ -51,10 +58,12 @@ func (c *soakClient) run(until time.Time) error {
 
 // connect is the life of one connection.
 func (c *soakClient) connect(until time.Time) error {
-	conn, err := client.Dial(context.Background(), c.plan.socket)
+	wire, err := (&net.Dialer{}).DialContext(context.Background(), "unix", c.plan.socket)
 	if err != nil {
-		return err
+		return fmt.Errorf("the gateway takes no connection: %w", err)
 	}
+	c.wire = wire
+	conn := client.New(wire)
 	defer conn.Close()
 	c.tally.connections++
 	for burst := 0; time.Now().Before(until) && (!c.plan.churn || burst < burstsPerConnection); burst++ {
@@ -65,8 +74,7 @@ func (c *soakClient) connect(until time.Time) error {
 			return err
 		}
 		if c.plan.churn && burst == burstsPerConnection-1 && c.rng.IntN(2) == 0 {
-			c.vanish()
-			return nil
+			return c.vanish()
 		}
 		if err := c.receive(conn); err != nil {
 			return err
@@ -82,11 +90,35 @@ func (c *soakClient) send(conn *client.Conn) error {
 		f := c.frame()
 		c.waiting[c.nextID] = len(f.Payload)
 		c.tally.sent++
-		if err := conn.Send(&f); err != nil {
+		var err error
+		if c.plan.churn && c.rng.IntN(splitEvery) == 0 {
+			err = c.sendSplit(&f)
+		} else {
+			err = conn.Send(&f)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sendSplit sends a frame in two pieces.
+func (c *soakClient) sendSplit(f *codec.Frame) error {
+	first := c.cut(f)
+	c.tally.split++
+	if _, err := c.wire.Write(c.out[:first]); err != nil {
+		return err
+	}
+	time.Sleep(splitPause)
+	_, err := c.wire.Write(c.out[first:])
+	return err
+}
+
+// cut encodes a frame into out, and returns a place within.
+func (c *soakClient) cut(f *codec.Frame) int {
+	c.out = codec.AppendFrame(c.out[:0], f)
+	return 1 + c.rng.IntN(len(c.out)-1)
 }
 
 // frame is the next request: mostly small, at times as large as the plan has it.
@@ -105,10 +137,18 @@ func (c *soakClient) frame() codec.Frame {
 	return f
 }
 
-// vanish leaves without the answers, which the gateway has to clean up behind.
-func (c *soakClient) vanish() {
+// vanish leaves without the answers, and often in the middle of a frame, which the gateway has to clean up behind.
+func (c *soakClient) vanish() error {
 	c.tally.abandoned += int64(len(c.waiting))
 	clear(c.waiting)
+	if c.rng.IntN(2) == 0 {
+		return nil
+	}
+	c.tally.torn++
+	f := c.frame()
+	part := c.cut(&f)
+	_, err := c.wire.Write(c.out[:part])
+	return err
 }
 
 // receive takes the answers to all that waits.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +24,7 @@ import (
 	"github.com/aigroup/ipc-gateway/client"
 	"github.com/aigroup/ipc-gateway/cmd/internal/daemon"
 	"github.com/aigroup/ipc-gateway/cmd/internal/tool"
+	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/engine"
 )
 
@@ -108,7 +110,7 @@ func TestSoakOfAGateway(t *testing.T) {
 				if err := json.Unmarshal([]byte(stdout), &r); err != nil || code != 0 {
 					t.Fatalf("exit code %d, %v: %s%s", code, err, stderr, stdout)
 				}
-				if !churns || r.Abandoned > 0 {
+				if !churns || r.Abandoned > 0 && r.Torn > 0 {
 					break
 				}
 			}
@@ -116,10 +118,50 @@ func TestSoakOfAGateway(t *testing.T) {
 				r.End.BuffersAcquired <= r.Start.BuffersAcquired || r.End.SlotsAcquired <= r.Start.SlotsAcquired {
 				t.Errorf("these numbers do not add up: %s", stdout)
 			}
-			if churns != (r.Abandoned > 0) || churns != (r.Connections > 4) {
-				t.Errorf("%d connections, %d requests abandoned", r.Connections, r.Abandoned)
+			if churns != (r.Abandoned > 0) || churns != (r.Torn > 0) || churns != (r.Split > 0) || churns != (r.Connections > 4) {
+				t.Errorf("%d connections, %d requests abandoned, %d frames torn, %d in two pieces", r.Connections, r.Abandoned, r.Torn, r.Split)
 			}
 		})
+	}
+}
+
+// Goal: what a client leaves behind is the beginning of a frame and not a whole one, of any length, and a frame that is sent in two pieces is
+// whole in the end.
+func TestTornFrames(t *testing.T) {
+	p := &plan{payloadBytesMax: 300, burst: 1, churn: true}
+	c := newClient(p, 1, &tally{})
+	torn := 0
+	for range 200 {
+		ours, theirs := net.Pipe()
+		c.wire = ours
+		c.nextID++
+		f := c.frame()
+		received := make(chan []byte, 1)
+		go func() {
+			all, _ := io.ReadAll(theirs)
+			received <- all
+		}()
+		if err := c.sendSplit(&f); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.vanish(); err != nil {
+			t.Fatal(err)
+		}
+		_ = ours.Close()
+		got := <-received
+		first, n, err := codec.Decode(got)
+		if err != nil || n == 0 || first.CorrelationID != f.CorrelationID || !bytes.Equal(first.Payload, f.Payload) {
+			t.Fatalf("%q is no whole frame: %v", got, err)
+		}
+		if len(got) > n {
+			torn++
+		}
+		if rest, n, err := codec.Decode(got[n:]); err != nil || n != 0 {
+			t.Fatalf("a frame was left whole: %+v, %v", rest, err)
+		}
+	}
+	if torn == 0 || int64(torn) != c.tally.torn || c.tally.split != 200 {
+		t.Errorf("%d torn frames arrived, %+v", torn, c.tally)
 	}
 }
 

@@ -28,6 +28,8 @@ type report struct {
 	Right       int64            `json:"right"` // answered from behind NATS
 	Wrong       int64            `json:"wrong"`
 	Abandoned   int64            `json:"abandoned"` // whose client went away, as planned
+	Split       int64            `json:"split"`     // sent in two pieces
+	Torn        int64            `json:"torn"`      // frames that were begun, and no requests: the client went away in the middle of them
 	FailedBy    map[string]int64 `json:"failed_by"` // errors, by name
 	PerSecond   float64          `json:"per_second"`
 
@@ -42,6 +44,7 @@ func newReport(p *plan, took time.Duration, t *tally, start, end *counts) *repor
 	r := &report{
 		Command: p.command, Seconds: took.Seconds(), Threads: p.threads, Connections: t.connections,
 		Requests: t.sent, Pongs: t.pongs, Right: t.right, Wrong: t.wrong, Abandoned: t.abandoned, FailedBy: t.failedBy,
+		Split: t.split, Torn: t.torn,
 		PerSecond: float64(t.right+t.pongs) / took.Seconds(), BuffersPerSecond: float64(end.BuffersAcquired-start.BuffersAcquired) / took.Seconds(),
 		Start: start, End: end, Findings: []string{},
 	}
@@ -98,6 +101,7 @@ func (r *report) writeText(w io.Writer) error {
 	for _, name := range slices.Sorted(maps.Keys(r.FailedBy)) {
 		fmt.Fprintf(w, "           %d x %s\n", r.FailedBy[name], name)
 	}
+	fmt.Fprintf(w, "Frames:    %d sent in two pieces, %d left by their client in the middle\n", r.Split, r.Torn)
 	fmt.Fprintf(w, "Rate:      %.0f answers/sec, %.0f buffers/sec\n", r.PerSecond, r.BuffersPerSecond)
 	fmt.Fprintf(w, "Buffers:   %d acquired = %d released\n", r.End.BuffersAcquired, r.End.BuffersReleased)
 	fmt.Fprintf(w, "Slots:     %d acquired = %d released\n", r.End.SlotsAcquired, r.End.SlotsReleased)

@@ -20,7 +20,7 @@ type plan struct {
 
 	payloadBytesMax int
 	burst           int  // requests that are sent at once, at most
-	churn           bool // connections come and go, some in the middle of a frame or with requests in flight
+	churn           bool // frames come in pieces, and connections come and go, some in the middle of a frame and with requests in flight
 }
 
 // run puts the load on, and compares the gateway's counts before and after. An error is that it could not be done at all.
@@ -86,6 +86,7 @@ func (p *plan) load(d time.Duration) (*tally, error) {
 type tally struct {
 	connections, abandoned int64 // requests whose client went away before the answer
 	sent, pongs            int64
+	split, torn            int64            // frames that were sent in two pieces, and those whose client went away in the middle of them
 	right, wrong           int64            // answers that came from NATS, or should have
 	failedBy               map[string]int64 // by the error's name
 	firstWrong             string
@@ -96,6 +97,8 @@ func (t *tally) add(other *tally) {
 	t.abandoned += other.abandoned
 	t.sent += other.sent
 	t.pongs += other.pongs
+	t.split += other.split
+	t.torn += other.torn
 	t.right += other.right
 	t.wrong += other.wrong
 	for name, n := range other.failedBy {
