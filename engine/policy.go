@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"slices"
@@ -75,11 +76,15 @@ func (c *Config) keepFixed(running *Config) (differed []string) {
 	return differed
 }
 
+// ErrReloadPending says that a new configuration counts, but that there are loops that have not turned since. They will work by it when
+// they turn again.
+var ErrReloadPending = errors.New("engine: the new settings count, but not everywhere yet")
+
 // Reload makes the gateway go on with the limits, routes, timeouts and permissions of cfg. Nothing is dropped:
 // requests in flight end by the rules that they began with, and a connection over a new limit stays. Only
 // clients that may not connect any more are told so, and closed once they are answered. needRestart
 // names what cfg wants to have otherwise but only a new process can change. After an error, which names every
-// problem of cfg, all is as before. It returns when every loop works by cfg, or with the error of ctx.
+// problem of cfg, all is as before. It returns when every loop works by cfg, or with ErrReloadPending if ctx ends before.
 func (g *Gateway) Reload(ctx context.Context, cfg Config) (needRestart []string, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -103,7 +108,10 @@ func (g *Gateway) Reload(ctx context.Context, cfg Config) (needRestart []string,
 	for _, l := range g.loops {
 		l.post(l.follow)
 	}
-	return needRestart, g.Alive(ctx)
+	if err := g.Alive(ctx); err != nil {
+		return needRestart, fmt.Errorf("%w: %w", ErrReloadPending, err)
+	}
+	return needRestart, nil
 }
 
 // follow makes the loop work by the newest policy from now on.

@@ -49,7 +49,7 @@ type reloadCommand struct {
 func (r *reloadCommand) Help() string {
 	return `Makes a running gateway read its file again, with the flags and the environment that it was started with. Routes, limits, permissions, drain_timeout and log_level count at once; requests in flight are not touched. Settings that need a restart are named. If anything is wrong nothing changes, and every problem is named. SIGHUP does the same.
 
-Exit codes: 0 done, 1 wrong settings, or no gateway.`
+Exit codes: 0 done, 1 wrong settings, an event loop that does not turn (the new settings count all the same), or no gateway.`
 }
 
 // Run prints what has changed, and what waits for a restart.

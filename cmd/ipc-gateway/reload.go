@@ -9,18 +9,24 @@ import (
 	"strings"
 
 	"github.com/aigroup/ipc-gateway/control"
+	"github.com/aigroup/ipc-gateway/engine"
 )
 
 // reload reads the settings again, from the same flags, the environment and the file, and makes the gateway
 // go on with those that it can change while it runs. If anything is wrong with any of them nothing changes. It logs how
-// it went.
+// it went. After engine.ErrReloadPending the new ones count.
 func (s *service) reload(ctx context.Context) (control.Reloaded, error) {
 	reloaded, err := s.tryReload(ctx)
+	changed, needRestart := strings.Join(reloaded.Changed, ","), strings.Join(reloaded.NeedRestart, ",")
+	if errors.Is(err, engine.ErrReloadPending) {
+		s.log.Warn("configuration reloaded, but an event loop does not go by it yet", "changed", changed, "need_restart", needRestart, "reason", err)
+		return reloaded, err
+	}
 	if err != nil {
 		s.log.Error("the configuration could not be reloaded", "error", err)
 		return reloaded, err
 	}
-	s.log.Info("configuration reloaded", "changed", strings.Join(reloaded.Changed, ","), "need_restart", strings.Join(reloaded.NeedRestart, ","))
+	s.log.Info("configuration reloaded", "changed", changed, "need_restart", needRestart)
 	return reloaded, nil
 }
 
@@ -41,17 +47,14 @@ func (s *service) tryReload(ctx context.Context) (reloaded control.Reloaded, err
 	if err := s.tracing.use(s.app, next); err != nil {
 		return reloaded, err
 	}
-	if _, err := s.daemon.Gateway().Reload(ctx, next.engine); err != nil {
-		if ctx.Err() == nil {
-			return reloaded, err
-		}
-		s.options = next
-		return reloaded, fmt.Errorf("the new settings count, but not everywhere yet: %w", err)
+	_, err = s.daemon.Gateway().Reload(ctx, next.engine)
+	if err != nil && !errors.Is(err, engine.ErrReloadPending) {
+		return reloaded, err
 	}
 	reloaded = control.Reloaded{Changed: differing(s.options, next), NeedRestart: differing(next, read)}
 	s.level.Set(next.logLevel)
 	s.options = next
-	return reloaded, nil
+	return reloaded, err
 }
 
 // follow returns the options of a gateway that runs by o and is told read: the settings that need a restart
