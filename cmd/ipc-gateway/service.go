@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	sd "github.com/coreos/go-systemd/v22/daemon"
+
 	"github.com/aigroup/ipc-gateway/cmd/internal/daemon"
 	"github.com/aigroup/ipc-gateway/control"
 	"github.com/aigroup/ipc-gateway/engine"
@@ -82,10 +84,11 @@ func startService(a *app, flags map[string]string, o *options) (*service, error)
 	}
 	ctx, stopTelling := context.WithCancel(context.Background())
 	s.stopTelling = stopTelling
-	s.notify.serving(ctx, s.daemon.Gateway())
+	s.notify.feeding(ctx, s.daemon.Gateway())
 	if s.succession.from != nil {
-		go s.takeClients()
+		go s.takeClients(ctx)
 	} else {
+		s.notify.serving(ctx, s.daemon.Gateway(), sd.SdNotifyReady)
 		a.tellDetached()
 	}
 	return s, nil

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -86,6 +87,12 @@ type notifier struct {
 	log      *slog.Logger
 	enabled  bool
 	watchdog time.Duration // how often it wants to hear from us; 0: it does not
+
+	// mu is held while the status is told, so that from a certain moment on it is another process that tells it. It guards what follows.
+	mu     sync.Mutex
+	status *statusLine // nil: it is not told yet
+	shown  string
+	silent bool
 }
 
 func newNotifier(log *slog.Logger) *notifier {
@@ -140,21 +147,52 @@ func (n *notifier) stopping(drainTimeout time.Duration) {
 	n.tell(sd.SdNotifyStopping, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (drainTimeout+stopMargin).Microseconds()))
 }
 
-// serving tells that clients are accepted, and from then on how they are, until ctx ends.
-func (n *notifier) serving(ctx context.Context, g *engine.Gateway) {
+// serving tells news, that this process is the service, together with how its clients are, and that from then on until ctx ends.
+func (n *notifier) serving(ctx context.Context, g *engine.Gateway, news string) {
 	if !n.enabled {
 		return
 	}
-	line := newStatusLine(g)
-	shown := line.next()
-	n.tell(sd.SdNotifyReady, "STATUS="+shown)
-	go every(ctx, statusPeriod, func() {
-		if text := line.next(); text != shown {
-			shown = text
-			n.tell("STATUS=" + shown)
+	n.mu.Lock()
+	n.status = newStatusLine(g)
+	n.mu.Unlock()
+	n.tellStatus(news)
+	go every(ctx, statusPeriod, func() { n.tellStatus() })
+}
+
+// tellStatus tells news, if there are any, and the status if it has changed.
+func (n *notifier) tellStatus(news ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.status != nil && !n.silent {
+		if text := n.status.next(); text != n.shown {
+			n.shown = text
+			news = append(news, "STATUS="+text)
 		}
-	})
-	if half := n.watchdog / 2; half > 0 {
+	}
+	if len(news) > 0 {
+		n.tell(news...)
+	}
+}
+
+// handingOver leaves the status to the process that takes over: it tells it when it has the service.
+func (n *notifier) handingOver() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.silent, n.shown = true, ""
+	n.tell("STATUS=handing over to another process")
+}
+
+// remaining tells the status again: the other process did not get the service.
+func (n *notifier) remaining() {
+	n.mu.Lock()
+	n.silent = false
+	n.mu.Unlock()
+	n.tellStatus()
+}
+
+// feeding feeds the watchdog until ctx ends.
+func (n *notifier) feeding(ctx context.Context, g *engine.Gateway) {
+	if half := n.watchdog / 2; n.enabled && half > 0 {
 		go every(ctx, half, func() { n.feed(ctx, half, g.Alive) })
 	}
 }

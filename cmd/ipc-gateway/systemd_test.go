@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"golang.org/x/sys/unix"
 
 	"github.com/aigroup/ipc-gateway/control"
@@ -264,6 +265,90 @@ func TestSystemdGoesAlongWithATakeover(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Goal: the status is that of the process which has the service. Who hands over says so and nothing after that; who takes over tells
+// nothing before it has the service, and then both at once; and if it dies before, the other one tells its own again. Method: a client
+// with a request that is not answered makes the takeovers longer than the time between two looks at the status.
+func TestStatusIsThatOfTheService(t *testing.T) {
+	m := listenNotify(t)
+	told := m.everythingBySender()
+	nc := natsServer(t)
+	respond(t, nc, "slow", func(*nats.Msg) {})
+	more := []string{"--nats-url", nc.ConnectedUrl(), "--subject", "slow", "--drain-timeout", "5s"}
+	g := serve(t, []string{"NOTIFY_SOCKET=" + m.path}, more...)
+	g.waitReady(http.StatusOK, "")
+	g.dial().write(submitFrame("never answered"))
+	g.waitInflight()
+	last := func(p *process) string {
+		all := strings.Split(told.String(), "\n\n")
+		for i := len(all) - 1; i >= 0; i-- {
+			if message, by := strings.CutPrefix(strings.TrimSpace(all[i]), fmt.Sprintf("from %d:\n", p.cmd.Process.Pid)); by && strings.Contains(message, "STATUS=") {
+				return message
+			}
+		}
+		return ""
+	}
+	await := func(p *process, want string) {
+		t.Helper()
+		waitFor(t, func() error {
+			if got := last(p); !strings.HasPrefix(got, want) {
+				return fmt.Errorf("the last status is %q, want %q; all: %s", got, want, told.String())
+			}
+			return nil
+		})
+	}
+	const handingOver = "STATUS=handing over to another process"
+	await(g.process, "STATUS=1 clients, NATS connected")
+	killed := beginTakeover(t, g, more...)
+	killed.waitLog("msg=serving")
+	await(g.process, handingOver)
+	killed.signal(syscall.SIGKILL)
+	await(g.process, "STATUS=1 clients, NATS connected")
+	if got := last(killed.process); got != "" {
+		t.Errorf("who did not get the service told %q", got)
+	}
+
+	next := beginTakeover(t, g, more...)
+	g.wait()
+	next.waitLog("the takeover is complete")
+	await(next.process, fmt.Sprintf("MAINPID=%d\nSTATUS=1 clients, ", next.cmd.Process.Pid))
+	if got := last(g.process); got != handingOver {
+		t.Errorf("who has handed over told %q", got)
+	}
+	if got := strings.Count(told.String(), handingOver); got != 2 {
+		t.Errorf("%q was told %d times, want twice", handingOver, got)
+	}
+}
+
+// everythingBySender takes what is told, each message behind the process that it is from and with an empty line behind it.
+func (m *manager) everythingBySender() *lockedBuffer {
+	told := &lockedBuffer{}
+	raw, err := m.SyscallConn()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	go func() {
+		message, credentials := make([]byte, 4096), make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+		for {
+			n, size, _, _, err := m.ReadMsgUnix(message, credentials)
+			if err != nil {
+				return // the test is over
+			}
+			var from unix.Ucred
+			if parsed, err := unix.ParseSocketControlMessage(credentials[:size]); err == nil && len(parsed) == 1 {
+				if who, err := unix.ParseUnixCredentials(&parsed[0]); err == nil {
+					from = *who
+				}
+			}
+			fmt.Fprintf(told, "from %d:\n%s\n\n", from.Pid, message[:n])
+		}
+	}()
+	return told
 }
 
 // everything takes what is told, each message between line ends: whoever tells something waits while the socket is full.

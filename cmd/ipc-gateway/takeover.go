@@ -80,11 +80,11 @@ func (s *service) takeOver(from *control.Takeover) error {
 	return nil
 }
 
-// takeClients takes the clients of the other process, and then what only one process can have.
-func (s *service) takeClients() {
+// takeClients takes the clients of the other process, and then what only one process can have. Until ctx ends systemd is told how they are.
+func (s *service) takeClients(ctx context.Context) {
 	c := &s.succession
 	defer close(c.took)
-	clients, err := s.daemon.Gateway().TakeClients(c.inherited, s.takeCharge)
+	clients, err := s.daemon.Gateway().TakeClients(c.inherited, func() { s.takeCharge(ctx) })
 	c.inherited.Close()
 	_ = c.from.Close()
 	c.inCharge = err == nil || errors.Is(err, engine.ErrPredecessorEnded)
@@ -105,7 +105,7 @@ func (s *service) takeClients() {
 }
 
 // takeCharge serves the operator, and is the service for systemd, from now on.
-func (s *service) takeCharge() {
+func (s *service) takeCharge(ctx context.Context) {
 	i := s.succession.inherited
 	if i.Control != nil {
 		if err := s.serveControl(i.Control); err != nil {
@@ -113,7 +113,7 @@ func (s *service) takeCharge() {
 		}
 		i.Control = nil // the server's
 	}
-	s.tellSuccession()
+	s.notify.serving(ctx, s.daemon.Gateway(), fmt.Sprintf("MAINPID=%d", os.Getpid()))
 }
 
 // endTakeover ends a takeover that goes on, whichever side of it this process is on: it was told to stop, so that the other one
@@ -212,6 +212,7 @@ func (s *service) handOver(conn *net.UnixConn) {
 	s.succession.giving.Lock()
 	defer s.succession.giving.Unlock()
 	s.log.Info("handing over to another process: it accepts clients now, and gets ours")
+	s.notify.handingOver()
 	over, err := s.daemon.HandOver(conn, legacy, drainTimeout)
 	switch {
 	case over && err != nil:
@@ -222,8 +223,7 @@ func (s *service) handOver(conn *net.UnixConn) {
 	if over {
 		s.control.Leave()
 		close(s.succession.gone)
+	} else {
+		s.notify.remaining()
 	}
 }
-
-// tellSuccession tells systemd, if it runs us, which process is the service now.
-func (s *service) tellSuccession() { s.notify.tell(fmt.Sprintf("MAINPID=%d", os.Getpid())) }
