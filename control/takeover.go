@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 )
@@ -41,7 +42,7 @@ func TakeOver(ctx context.Context, path string) (*Takeover, error) {
 		return nil, err
 	}
 	conn := dialed.(*net.UnixConn) //nolint:forcetypeassert // what "unix" dials
-	t, err := askTakeover(conn)
+	t, err := askTakeover(ctx, conn)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -49,8 +50,9 @@ func TakeOver(ctx context.Context, path string) (*Takeover, error) {
 	return t, nil
 }
 
-func askTakeover(conn *net.UnixConn) (*Takeover, error) {
-	if err := conn.SetDeadline(time.Now().Add(takeoverDial)); err != nil {
+func askTakeover(ctx context.Context, conn *net.UnixConn) (*Takeover, error) {
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
 	request, err := http.NewRequest(http.MethodPost, "http://gateway"+takeoverPath, http.NoBody)
@@ -64,6 +66,9 @@ func askTakeover(conn *net.UnixConn) (*Takeover, error) {
 	}
 	// Nothing follows the answer before we say something, so that the reader takes nothing of what does.
 	response, err := http.ReadResponse(bufio.NewReader(conn), request)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, errors.New("it does not answer in time: its process is stopped, or stuck")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the gateway's answer cannot be read: %w", err)
 	}

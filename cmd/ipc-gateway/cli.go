@@ -102,11 +102,19 @@ func (a *app) parse(parser *kong.Kong, commands *cli, args []string) (*kong.Cont
 			at = misplaced(parseError.Context, args)
 		}
 		if at < 1 || args[0] != "serve" {
-			return nil, usageErrorf("%s; see ipc-gateway --help", maskSecrets(err.Error()))
+			return nil, usageErrorf("%s; see %s --help", maskSecrets(err.Error()), commandOf(parseError))
 		}
 		commands.Serve.restart("command line: " + maskSecrets(err.Error()))
 		args = slices.Delete(slices.Clone(args), at, at+spanOf(args[at:]))
 	}
+}
+
+// commandOf names what was called wrongly, as it was called.
+func commandOf(err *kong.ParseError) string {
+	if err == nil || err.Context == nil || err.Context.Selected() == nil {
+		return "ipc-gateway"
+	}
+	return err.Context.Selected().FullPath()
 }
 
 // misplaced returns the index of the argument at which kong gave up, or -1: the one after the

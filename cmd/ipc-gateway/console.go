@@ -50,6 +50,9 @@ func (f *controlFlags) open(ctx context.Context, a *app, method, target string) 
 		return nil, err
 	}
 	response, err := control.Do(ctx, path, method, target)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("the gateway at %s does not answer in time: its process is stopped, or stuck", path)
+	}
 	if err != nil {
 		var dialed *net.OpError
 		if errors.As(err, &dialed) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -185,7 +187,9 @@ func TestConsoleUsage(t *testing.T) {
 		{"show nothing", exitUsage, "must be one of"},
 		{"show clients --sort size", exitUsage, "must be one of"},
 		{"kill me", exitUsage, "me"},
-		{"kill", exitUsage, "<client>"},
+		{"kill", exitUsage, "<client>\"; see ipc-gateway kill --help"},
+		{"audit nothing", exitUsage, "see ipc-gateway audit --help"},
+		{"nothing", exitUsage, "see ipc-gateway --help"},
 	} {
 		if code, stdout, stderr := run(t, nil, strings.Fields(c.args)...); code != c.code || stdout != "" || !strings.Contains(stderr, c.want) {
 			t.Errorf("%s: exit code %d: %s%s", c.args, code, stdout, stderr)
@@ -214,5 +218,27 @@ func TestControlSocketRefusesOthers(t *testing.T) {
 	output, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(output), "only uid 0, which the gateway runs as, and root may use the control socket") {
 		t.Errorf("%v: %s", err, output)
+	}
+}
+
+// Goal: of a gateway that does not answer it is said that it does not, and not that it is somewhere else. Method: a socket that nobody
+// accepts on, as that of a process that is stopped.
+func TestConsoleOfAGatewayThatIsStopped(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "gw.sock.ctl")
+	listening(t, path)
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	f := controlFlags{ControlSocket: path}
+	response, err := f.open(short, &app{lookupEnv: lookup(nil)}, http.MethodGet, "/v1/status")
+	if err == nil {
+		_ = response.Body.Close()
+	}
+	if want := "the gateway at " + path + " does not answer in time: its process is stopped, or stuck"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	short, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := control.TakeOver(short, path); err == nil || !strings.HasPrefix(err.Error(), "it does not answer in time") {
+		t.Errorf("a takeover: %v", err)
 	}
 }
