@@ -33,7 +33,7 @@ func (s *sendCommand) Help() string {
 Examples:
 
     ipc-gateway send '{"task":"x"}'
-    ipc-gateway send --type request --subject demo.echo -H 'traceparent: 00-abc-def-01' -v hello
+    ipc-gateway send --type request --subject demo.echo -H 'traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01' -v hello
     ipc-gateway send --type publish --subject events.done --no-reply '{"id":7}'
     date | ipc-gateway send --wire 1 --type query -
 

@@ -17,7 +17,7 @@ const instructionsText = `The sandbox runs. Copy a line into another terminal:
     python3 -c 'import socket,struct; s=socket.socket(socket.AF_UNIX); s.connect("{{socket}}"); p=b"{\"task\":\"hello\"}"; s.sendall(struct.pack(">IBB",6+len(p),1,1)+p); print(s.recv(65536)[6:].decode())'
 
   any subject, with headers there and back; an error; a slow one
-    {{gateway}} send --socket {{socket}} --type request --subject demo.echo -H 'traceparent: 00-1-2-01' -v hello
+    {{gateway}} send --socket {{socket}} --type request --subject demo.echo -H 'traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01' -v hello
     {{gateway}} send --socket {{socket}} --type request --subject demo.error hello
     {{gateway}} send --socket {{socket}} --type request --subject demo.slow --timeout 500ms hello
 

@@ -135,7 +135,7 @@ func TestPrintedLines(t *testing.T) {
 		code   int
 	}{
 		{[]string{"ipc-gateway send", `'{"task":"hello"}'`}, "", `"echo":{"task":"hello"}`, "", 0},
-		{[]string{"demo.echo"}, "", "hello\n", "< traceparent: 00-1-2-01", 0},
+		{[]string{"demo.echo"}, "", "hello\n", "< traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", 0},
 		{[]string{"demo.error"}, "", "", "SERVICE_ERROR (13): the sandbox has no such thing; service code 404", 1},
 		{[]string{"demo.slow"}, "", "", "TIMEOUT (5)", 1},
 		{[]string{"ipc-gateway ping"}, "", "4 pings answered", "", 0},
