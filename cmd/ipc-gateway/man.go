@@ -50,7 +50,7 @@ func writeMan(w io.Writer, program *kong.Application) error {
 			fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(flag.String()), roff(strings.ReplaceAll(flag.Help, "$$", "$")))
 		}
 	}
-	b.WriteString(".SH EXIT STATUS\n0 done, 1 tried and failed, 2 called or configured wrongly; 128 and the signal's number for a second signal.\n")
+	b.WriteString(".SH EXIT STATUS\n0 done, 1 tried and failed, 2 called or configured wrongly; 128 and the signal's number for one that ended it at once.\n")
 	b.WriteString(".SH SEE ALSO\nhttps://github.com/aigroup/ipc-gateway: the wire protocol, settings, metrics, and how to operate it\n")
 	_, err := io.WriteString(w, b.String())
 	return err
