@@ -109,11 +109,11 @@ of_go() {
             tell "$kind.pprof $kind.svg $kind.txt"
         fi
     done
-    get heap.pprof heap && tell "heap.pprof: memory in use"
+    if get heap.pprof heap; then tell "heap.pprof: memory in use"; fi
     if get goroutine.txt "goroutine?debug=1" && get goroutine.pprof goroutine; then
         tell "goroutine.pprof goroutine.txt: $(sed -n '1s/.*total //p' "$out/goroutine.txt") goroutines, by their labels"
     fi
-    get trace.out "trace?seconds=1" && tell "trace.out: a second, for go tool trace"
+    if get trace.out "trace?seconds=1"; then tell "trace.out: a second, for go tool trace"; fi
 }
 
 # of_perf: what the kernel samples and counts from outside.
@@ -146,8 +146,9 @@ of_perf() {
             ;;
         esac
     done
-    grep -q '<not supported> *cycles' "$out/perf-stat.txt" &&
+    if grep -q '<not supported> *cycles' "$out/perf-stat.txt"; then
         missing "hardware counters: this machine, or its hypervisor, counts no cycles, instructions and cache misses; perf samples by the clock"
+    fi
 }
 
 # of_system_calls: how many of which kind a request costs.
