@@ -167,6 +167,67 @@ func TestKubernetesKeepsWhatWasPromised(t *testing.T) {
 	}
 }
 
+// selects reports whether the selector matches the labels; those of a Service are named without matchLabels.
+func (m *manifest) selects(t *testing.T, labels map[string]string) bool {
+	t.Helper()
+	selector, ok := m.Spec.Selector.(map[string]any)
+	if !ok {
+		t.Fatalf("%s %s has no selector", m.Kind, m.Metadata.Name)
+	}
+	if inner, ok := selector["matchLabels"].(map[string]any); ok {
+		selector = inner
+	}
+	for name, value := range selector {
+		if labels[name] != value {
+			return false
+		}
+	}
+	return len(selector) > 0
+}
+
+// Goal: with all files applied, each pod belongs to one workload and one budget, for with two budgets Kubernetes refuses every
+// eviction; and pods of both variants are scraped. Method: every selector against every template, over all files.
+func TestKubernetesSelectorsTellTheVariantsApart(t *testing.T) {
+	files, err := filepath.Glob("kubernetes/*.yaml")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	var all []manifest
+	for _, file := range files {
+		all = append(all, manifests(t, file)...)
+	}
+	templates := 0
+	for i := range all {
+		labels := all[i].Spec.Template.Metadata.Labels
+		if len(labels) == 0 {
+			continue
+		}
+		templates++
+		selected := map[string][]string{}
+		for j := range all {
+			switch kind := all[j].Kind; kind {
+			case "DaemonSet", "Deployment", "PodDisruptionBudget", "Service":
+				if all[j].selects(t, labels) {
+					if kind == "DaemonSet" || kind == "Deployment" {
+						kind = "workload"
+					}
+					selected[kind] = append(selected[kind], all[j].Metadata.Name)
+				}
+			}
+		}
+		own := []string{all[i].Metadata.Name}
+		if want := map[string][]string{"workload": own, "PodDisruptionBudget": own, "Service": {"ipc-gateway"}}; !reflect.DeepEqual(selected, want) {
+			t.Errorf("the pods of %s are selected by %v, want %v", all[i].Metadata.Name, selected, want)
+		}
+	}
+	if templates != 2 {
+		t.Errorf("%d workloads, want both variants", templates)
+	}
+	if !find(t, all, "ServiceMonitor").selects(t, find(t, all, "Service").Metadata.Labels) {
+		t.Error("the monitor does not find the service")
+	}
+}
+
 // Goal: the settings in the ConfigMaps are right, and the pod is given the time that they take to drain.
 func TestKubernetesSettingsAreRight(t *testing.T) {
 	program := build(t, "ipc-gateway")
