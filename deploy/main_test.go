@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -264,6 +265,41 @@ func TestAlertsHaveRunbooksAndTests(t *testing.T) {
 		if !alerts[m[1]] {
 			t.Errorf("docs/operations.md has an entry for %s, which is no alert", m[1])
 		}
+	}
+}
+
+// Goal: the panel of all breakers shows the worst of them, and open, which is 1, is worse than half-open, which is 2. Method:
+// promtool evaluates its query, with gateways in several states at a time each.
+func TestBreakerPanelShowsTheWorst(t *testing.T) {
+	promtool := testtool.Find(t, "promtool", "prometheus")
+	var expr string
+	d := readDashboard(t)
+	for _, p := range d.Panels {
+		if p.Type == "stat" && p.Title == "Circuit breakers" {
+			expr = strings.ReplaceAll(p.Targets[0].Expr, "$instance", ".*")
+		}
+	}
+	type object = map[string]any
+	sample := func(eval string, value int) object {
+		return object{"expr": expr, "eval_time": eval, "exp_samples": []any{object{"labels": "{}", "value": value}}}
+	}
+	cases, err := yaml.Marshal(object{"tests": []any{object{
+		"interval": "1m",
+		"input_series": []any{
+			object{"series": `ipc_circuit_breaker_state{instance="a"}`, "values": "0 1 2 2"},
+			object{"series": `ipc_circuit_breaker_state{instance="b"}`, "values": "0 2 1 0"},
+		},
+		"promql_expr_test": []any{sample("0m", 0), sample("1m", 1), sample("2m", 1), sample("3m", 2)},
+	}}})
+	path := filepath.Join(t.TempDir(), "panel_test.yml")
+	if err == nil {
+		err = os.WriteFile(path, cases, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if output, err := exec.CommandContext(t.Context(), promtool, "test", "rules", path).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, output)
 	}
 }
 
