@@ -72,6 +72,15 @@ func TestPageInABrowser(t *testing.T) {
 	if tab.number(t, "new Set(series.rate.filter(v => v !== null)).size") < 2 {
 		t.Error("the rate is always the same")
 	}
+	// The clock of the gateway's machine is set back by an hour: the page goes on, with rates of the time that has really passed.
+	set := tab.text(t, `(() => {
+		const points = series.rate.length, s = { ...before, at_ms: before.at_ms - 3600000, uptime_seconds: before.uptime_seconds + 2, requests: before.requests + 84 };
+		update(s);
+		return JSON.stringify([series.rate.length - points || series.rate.length === pointsMax, series.rate.at(-1)]);
+	})()`)
+	if !regexp.MustCompile(`^\[(1|true),4[12](\.\d+)?\]$`).MatchString(set) {
+		t.Errorf("after the clock was set back it draws %s", set)
+	}
 	if dir := os.Getenv("PAGE_SCREENSHOTS"); dir != "" {
 		tab.screenshot(t, dir+"/light.png")
 	}
@@ -98,7 +107,7 @@ func TestPageOnAPhone(t *testing.T) {
 	}
 	tab.do(t, "Emulation.setDeviceMetricsOverride", map[string]any{"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": true}, nil)
 	wide := tab.text(t, `(() => {
-		const s = { ...before, at_ms: before.at_ms + 1000, links_up: 0, loops: 2, breakers_open: 1, reason: "no connection to NATS",
+		const s = { ...before, at_ms: before.at_ms + 1000, uptime_seconds: before.uptime_seconds + 1, links_up: 0, loops: 2, breakers_open: 1, reason: "no connection to NATS",
 			links: [0, 1].map(loop => ({ loop, up: loop > 0, since_ms: 0, server: "nats-1.messaging.internal.example.com:4222", round_trip_seconds: 0.123, inflight: 12345,
 				reconnects: 99, last_error: "dial tcp 10.20.30.40:4222: connect: connection refused" })),
 			breakers: [{ subject: "orders.of.the.department.with.the.longest.name.lookup", loop: 1, state: "half_open", failures: 1234 }],
