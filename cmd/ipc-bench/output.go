@@ -123,6 +123,15 @@ func summarizeLatencies(h *hdrhistogram.Histogram) latencySummary {
 	}
 }
 
+// percent shows a share in four digits. It rounds no share to all: of a million one that failed is to be seen.
+func percent(share float64) string {
+	text := fmt.Sprintf("%.4g%%", 100*share)
+	if share < 1 && text == "100%" {
+		return "99.99%"
+	}
+	return text
+}
+
 // writeText writes a result for people.
 func writeText(w io.Writer, s *summary, r *load.Result) {
 	loop := fmt.Sprintf("window %d", s.Window)
@@ -132,7 +141,7 @@ func writeText(w io.Writer, s *summary, r *load.Result) {
 	fmt.Fprintf(w, "%s: %s v%d, %s, %s, %d B\n", s.Command, s.Type, s.Version, countOf(s.Connections, "connection"), loop, s.Payload)
 	fmt.Fprintf(w, "Requests:      %d in %.2f s\n", s.Sent, s.Seconds)
 	fmt.Fprintf(w, "Throughput:    %.0f req/sec\n", s.PerSecond)
-	fmt.Fprintf(w, "Success Rate:  %.4g%% (%d failed, %d answered wrongly)\n", 100*s.SuccessRate, s.Failed, s.Wrong)
+	fmt.Fprintf(w, "Success Rate:  %s (%d failed, %d answered wrongly)\n", percent(s.SuccessRate), s.Failed, s.Wrong)
 	for _, reason := range slices.Sorted(maps.Keys(s.FailedBy)) {
 		fmt.Fprintf(w, "  %d x %s\n", s.FailedBy[reason], reason)
 	}

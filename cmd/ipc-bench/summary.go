@@ -69,8 +69,8 @@ func (c *summaryCommand) writeSection(w io.Writer, title, pattern string) error 
 			return err
 		}
 		l := &s.Latency
-		fmt.Fprintf(w, "| %s v%d | %d x %d | %d | %.0f | %.4g%% | %.1f | %.1f | %.1f | %.1f | %.1f | %s | %.0f%% | %s |\n",
-			s.Type, s.Version, s.Connections, s.Window, s.Payload, s.PerSecond, 100*s.SuccessRate,
+		fmt.Fprintf(w, "| %s v%d | %d x %d | %d | %.0f | %s | %.1f | %.1f | %.1f | %.1f | %.1f | %s | %.0f%% | %s |\n",
+			s.Type, s.Version, s.Connections, s.Window, s.Payload, s.PerSecond, percent(s.SuccessRate),
 			l.P50, l.P95, l.P99, l.P999, l.Max, s.Server.cost(), 100*s.CPUShare, s.Verdict.text())
 	}
 	return nil
