@@ -8,7 +8,8 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=unknown
-RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION}" -o /root-of-image/ipc-gateway ./cmd/ipc-gateway \
+# Inside a container, loopback is nobody's but the gateway's: the probe's default is another. It is no ENV, which would win over a file.
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION} -X main.defaultProbeAddr=0.0.0.0:8080" -o /root-of-image/ipc-gateway ./cmd/ipc-gateway \
     && mkdir -m 1777 /root-of-image/tmp
 
 FROM scratch
@@ -22,8 +23,6 @@ COPY --from=build /root-of-image /
 # The clients reach the socket through this volume, which they mount as well; or where IPC_SOCKET_PATH says.
 VOLUME /tmp
 USER 65532:65532
-# Inside a container, loopback is nobody's but the gateway's.
-ENV IPC_PROBE_ADDR=0.0.0.0:8080
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=6s --start-period=10s CMD ["/ipc-gateway", "health"]
 ENTRYPOINT ["/ipc-gateway"]

@@ -83,7 +83,7 @@ func (a *app) parser(commands *cli, exit func(int)) *kong.Kong {
 		kong.Writers(a.stdout, a.stderr),
 		kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, Compact: true, WrapUpperBound: 110, NoAppDescFormat: true}),
-		kong.Vars{"clientOrders": strings.Join(slices.Sorted(maps.Keys(clientOrders)), ",")},
+		kong.Vars{"clientOrders": strings.Join(slices.Sorted(maps.Keys(clientOrders)), ","), "probeAddr": defaultProbeAddr},
 		kong.PostBuild(commands.Serve.addFlags),
 	)
 }

@@ -17,7 +17,7 @@ const verdictBytesMax = 64 << 10
 // healthCommand asks the probe of a gateway how it is, for containers without a shell and a curl.
 type healthCommand struct {
 	Config    string        `placeholder:"FILE" help:"The file that serve was given ($$IPC_CONFIG)."`
-	ProbeAddr string        `placeholder:"HOST:PORT" help:"The gateway's probe [127.0.0.1:8080] ($$IPC_PROBE_ADDR)."`
+	ProbeAddr string        `placeholder:"HOST:PORT" help:"The gateway's probe [${probeAddr}] ($$IPC_PROBE_ADDR)."`
 	Ready     bool          `env:"IPC_HEALTH_READY" help:"Ask /ready, whether requests are served, instead of /health."`
 	Timeout   time.Duration `default:"5s" env:"IPC_HEALTH_TIMEOUT" help:"How long the answer may take [${default}]."`
 }

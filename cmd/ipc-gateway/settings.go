@@ -25,11 +25,15 @@ type options struct {
 	given []given // what made these options of the defaults, beside the rules for peers
 }
 
+// defaultProbeAddr is a variable for the linker: go build -ldflags "-X main.defaultProbeAddr=0.0.0.0:8080" makes a program for an
+// image, where loopback is nobody's but the gateway's. As a default it gives way to a file, which a variable of the image would not.
+var defaultProbeAddr = "127.0.0.1:8080"
+
 func defaultOptions() *options {
 	return &options{
 		engine:       engine.DefaultConfig(),
 		subject:      engine.DefaultSubject,
-		probeAddr:    "127.0.0.1:8080",
+		probeAddr:    defaultProbeAddr,
 		pprof:        pprofOff,
 		drainTimeout: 30 * time.Second,
 		logLevel:     slog.LevelInfo,
