@@ -22,7 +22,7 @@ type compareCommand struct {
 	Windows     []int      `short:"w" placeholder:"N" help:"Requests in flight on each connection."`
 	Payloads    []int      `short:"p" placeholder:"BYTES" help:"Payload of a request."`
 	Sides       []string   `placeholder:"SIDE" help:"Only these: gateway, direct, haproxy, sidecar, ring, echo."`
-	Seconds     seconds    `short:"d" placeholder:"SECONDS" help:"Length of a run [1.5; 0.3 with --quick]."`
+	Seconds     seconds    `short:"d" placeholder:"SECONDS" help:"Length of a run [1.2; 0.3 with --quick]."`
 	Repeats     int        `short:"n" placeholder:"N" help:"Runs of each side in each combination [3; 2 with --quick]."`
 	Loops       int        `placeholder:"N" help:"Event loops of the gateway [its default]."`
 	TLS         bool       `name:"tls" help:"Everybody reaches the NATS server over TLS."`

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"github.com/aigroup/ipc-gateway/cmd/internal/tool"
 	"github.com/aigroup/ipc-gateway/codec"
 	"github.com/aigroup/ipc-gateway/engine"
+	"github.com/aigroup/ipc-gateway/perf/compare"
 )
 
 // startGateway starts NATS, an echo on the default subject, and a gateway, and returns its socket.
@@ -206,6 +208,20 @@ func TestExitCodes(t *testing.T) {
 	}
 	if stdout, _, code := bench("throughput", "--help"); code != 0 || !strings.Contains(stdout, "--rate") {
 		t.Errorf("--help: exit code %d, %s", code, stdout)
+	}
+}
+
+// Goal: the help of compare names the defaults that it has.
+func TestCompareHelpNamesItsDefaults(t *testing.T) {
+	stdout, _, code := bench("compare", "--help")
+	text := strings.Join(strings.Fields(stdout), " ")
+	for _, want := range []string{
+		fmt.Sprintf("Length of a run [%g; %g with --quick]", compare.Default().Duration.Seconds(), compare.Quick().Duration.Seconds()),
+		fmt.Sprintf("Runs of each side in each combination [%d; %d with --quick]", compare.Default().Repeats, compare.Quick().Repeats),
+	} {
+		if code != 0 || !strings.Contains(text, want) {
+			t.Errorf("exit code %d, no %q in %s", code, want, text)
+		}
 	}
 }
 
