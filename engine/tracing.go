@@ -91,7 +91,7 @@ func (l *loop) startTrace(s *session, f *codec.Frame, label uint8) {
 		span.Trace = t.ids.NewTrace()
 		return
 	}
-	span.SetState(trace.State(f.Headers))
+	span.SetState(f.Headers)
 }
 
 // traceSubject notes in the span of the frame that is being served where it goes to.

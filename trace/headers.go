@@ -48,18 +48,6 @@ func AppendHeaders(dst, headers []byte, c *Context, callers bool) []byte {
 // HeaderBytesMax is how much longer AppendHeaders makes headers, at most.
 const HeaderBytesMax = len(headerParent) + len(": ") + ParentBytes + len("\r\n")
 
-// State returns the value of the first tracestate among header lines, nil if there is none. It borrows headers.
-func State(headers []byte) []byte {
-	for len(headers) > 0 {
-		line, rest := cutLine(headers)
-		if value, is := lineValue(line, headerState); is {
-			return value
-		}
-		headers = rest
-	}
-	return nil
-}
-
 // cutLine returns the first line of headers without its end, and what follows that.
 func cutLine(headers []byte) (line, rest []byte) {
 	end := bytes.IndexByte(headers, '\n')

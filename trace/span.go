@@ -56,11 +56,28 @@ func (s *Span) SetSubject(subject []byte) { s.subjectBytes = uint8(copy(s.subjec
 // Subject returns the subject. It borrows s.
 func (s *Span) Subject() []byte { return s.subject[:s.subjectBytes] }
 
-// SetState copies a tracestate, unless it is too long to be kept.
-func (s *Span) SetState(state []byte) {
-	if len(state) <= StateBytesMax {
-		s.stateBytes = uint16(copy(s.state[:], state))
+// SetState copies the tracestate of header lines, unless it is too long to be kept. Several are one, in their order, as W3C has it
+// and HTTP for every list.
+func (s *Span) SetState(headers []byte) {
+	s.stateBytes = 0
+	n := 0
+	for len(headers) > 0 {
+		line, rest := cutLine(headers)
+		headers = rest
+		value, is := lineValue(line, headerState)
+		if !is || len(value) == 0 {
+			continue
+		}
+		if n > 0 && n < StateBytesMax {
+			s.state[n] = ','
+			n++
+		}
+		if len(value) > StateBytesMax-n {
+			return
+		}
+		n += copy(s.state[n:], value)
 	}
+	s.stateBytes = uint16(n)
 }
 
 // State returns the tracestate. It borrows s.

@@ -66,8 +66,30 @@ func TestHeaders(t *testing.T) {
 	if got, want := string(AppendHeaders(nil, []byte(headers), &c, false)), "A:  b\r\nC:d\r\ntraceparent: "+example+"\r\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := string(State([]byte(headers))); got != "a=b" {
-		t.Errorf("the state is %q", got)
+}
+
+// Goal: what is exported as the tracestate is all of it, in its order, however many lines it came in, and nothing if it is too long.
+func TestState(t *testing.T) {
+	full := strings.Repeat("x", StateBytesMax-len("a="))
+	for headers, want := range map[string]string{
+		"":                                   "",
+		"A: b\r\nC:d\r\n":                    "",
+		"A: b\r\nTraceState: a=b\r\nC:d\r\n": "a=b",
+		"tracestate: a=1,b=2\r\nA: b\r\nTRACESTATE:c=3 \r\ntracestate:\r\nB: c\r\ntracestate: d=4\r\n": "a=1,b=2,c=3,d=4",
+		"tracestate: a=" + full + "\r\n":                         "a=" + full,
+		"tracestate: a=" + full + "\r\ntracestate: b\r\n":        "",
+		"tracestate: ab=" + full + "\r\n":                        "",
+		"tracestate: b=1\r\ntracestate: a=" + full[4:] + "\r\n":  "b=1,a=" + full[4:],
+		"tracestate: b=1\r\ntracestate: a=" + full[3:] + "\r\n":  "",
+		"tracestate: a=" + full[1:] + "\r\ntracestate: b\r\n":    "",
+		"tracestate: a=" + full + "\r\ntracestate: \r\nA: b\r\n": "a=" + full,
+	} {
+		var s Span
+		s.SetState([]byte("tracestate: of=another\r\n"))
+		s.SetState([]byte(headers))
+		if got := string(s.State()); got != want {
+			t.Errorf("%q: got %q, want %q", headers, got, want)
+		}
 	}
 }
 
@@ -142,7 +164,7 @@ func TestAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() {
 		s.Context, _ = ParseHeaders(headers)
 		s.Span, s.Trace = ids.NewSpan(), ids.NewTrace()
-		s.SetState(State(headers))
+		s.SetState(headers)
 		s.SetSubject([]byte("app.echo"))
 		dst = AppendHeaders(dst[:0], headers, &s.Context, ids.Picks(1))
 		q.Push(s)
