@@ -34,8 +34,9 @@ for subject in beamline.router.v1.decide demo.echo; do
     begin "$work/$subject.log" ^ready "$work/responder" -nats-url "$url" -subject "$subject"
 done
 export IPC_SOCKET_PATH=$work/gateway.sock
+# The audit log keeps buffers of the most that ever waited for it, up to twice its ring: a small one, so that a leak shows beside them.
 begin "$work/gateway.log" msg=serving "$work/ipc-gateway" serve --nats-url "$url" --probe-addr 127.0.0.1:0 --pprof \
-    --audit "$work/audit" --audit-max-size 8MiB --audit-keep 2 --trace-sample 0.01
+    --audit "$work/audit" --audit-ring 512KiB --audit-max-size 8MiB --audit-keep 2 --trace-sample 0.01
 probe=$(sed -n 's/.* probe=\([^ ]*\).*/\1/p' "$work/gateway.log" | head -1)
 until IPC_PROBE_ADDR=$probe "$work/ipc-gateway" health --ready >/dev/null 2>&1; do sleep 0.1; done
 for soak in "buffer-pool -S demo.echo" nats-pool; do
