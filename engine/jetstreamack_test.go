@@ -169,7 +169,7 @@ func TestJetStreamRefusalThatComesTwiceCountsOnce(t *testing.T) {
 	})
 	answerWith(t, nc, DefaultSubject, echo)
 	cfg := testConfig(t, withUser(first))
-	cfg.AckWait = 30 * time.Millisecond
+	cfg.AckWait = 500 * time.Millisecond // a busy machine has to answer the only copy of a message before
 	g := runGateway(t, cfg)
 	waitReady(t, g)
 	p := dial(t, g)
@@ -184,7 +184,7 @@ func TestJetStreamRefusalThatComesTwiceCountsOnce(t *testing.T) {
 	eventually(t, "the gateway has moved", func() bool { return g.Stats().LameDuckMoves == 1 })
 
 	f := durablePublish(2, "2", "")
-	f.TimeoutMs = 500
+	f.TimeoutMs = 1500
 	p.send(f)
 	p.expectError(2, 2, codec.CodeTimeout, true)
 	p.send(durablePublish(3, "1", ""))

@@ -211,7 +211,6 @@ func answerTo(question []byte, mode int32) []byte {
 // Goal: a name that stops resolving at a reconnect is named as the reason, once, whether the name
 // server knows nothing of it or says nothing at all; the gateway asks on, and works when it resolves.
 func TestNameThatStopsResolving(t *testing.T) {
-	t.Parallel()
 	names := runNameServer(t)
 	s := runNATS(t, nil)
 	port := s.Addr().(*net.TCPAddr).Port
