@@ -18,6 +18,9 @@ import (
 	"github.com/aigroup/ipc-gateway/engine"
 )
 
+// SocketSuffix makes the usual path of the control socket from that of the gateway's.
+const SocketSuffix = ".ctl"
+
 const (
 	// socketMode lets nobody but the gateway's user, and root, open the control socket.
 	socketMode = 0o600
@@ -42,7 +45,7 @@ type Options struct {
 	// Settings returns every setting that counts now, with its secrets masked.
 	Settings func() []Setting
 	// HandOver hands over to another process on conn, which it does not close, and returns when that is done or has
-	// failed.
+	// failed. nil: a takeover is refused.
 	HandOver func(conn *net.UnixConn)
 }
 

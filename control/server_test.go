@@ -63,7 +63,7 @@ func runServer(t *testing.T, log *slog.Logger, change func(*Server)) (clients, p
 	if err != nil {
 		t.Fatal(err)
 	}
-	path = cfg.SocketPath + ".ctl"
+	path = cfg.SocketPath + SocketSuffix
 	socket, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)

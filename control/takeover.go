@@ -91,6 +91,10 @@ func (s *Server) takeover(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusUpgradeRequired, "a takeover wants the protocol %s: use a program of the same release", takeoverProtocol)
 		return
 	}
+	if s.HandOver == nil {
+		fail(w, http.StatusConflict, "this gateway hands over to no other process")
+		return
+	}
 	if !s.handingOver.TryLock() {
 		fail(w, http.StatusConflict, "another process is taking over already")
 		return

@@ -33,7 +33,7 @@ func (f *controlFlags) path(a *app) (string, error) {
 		return "", usageErrorf("IPC_CONTROL_SOCKET says that the gateway has no control socket: name one with --control-socket")
 	}
 	if path == "" {
-		path = f.gatewayFlags.path(a) + controlSuffix
+		path = f.gatewayFlags.path(a) + control.SocketSuffix
 	}
 	return path, engine.CheckSocketPath(path)
 }

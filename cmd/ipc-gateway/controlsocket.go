@@ -9,19 +9,15 @@ import (
 	"github.com/aigroup/ipc-gateway/engine"
 )
 
-const (
-	// controlOff is the path that means no control socket.
-	controlOff = "off"
-	// controlSuffix makes the default path of the control socket from that of the socket.
-	controlSuffix = ".ctl"
-)
+// controlOff is the path that means no control socket.
+const controlOff = "off"
 
 // controlPath returns where the control socket is, or controlOff.
 func (o *options) controlPath() string {
 	if o.control != "" {
 		return o.control
 	}
-	return o.engine.SocketPath + controlSuffix
+	return o.engine.SocketPath + control.SocketSuffix
 }
 
 func (s *service) controlPath() string {

@@ -17,6 +17,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/aigroup/ipc-gateway/control"
 )
 
 // natsServer starts a real NATS server in process and returns a connection to it.
@@ -179,7 +181,7 @@ func TestServeSecondSignal(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, g.stderr.String())
 	}
 	checkNoSocket(t, g.socket)
-	checkNoSocket(t, g.socket+controlSuffix)
+	checkNoSocket(t, g.socket+control.SocketSuffix)
 	if code := requested(); code != exitFailure {
 		t.Errorf("the request in flight: exit code %d", code)
 	}

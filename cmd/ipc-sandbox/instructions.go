@@ -24,6 +24,9 @@ const instructionsText = `The sandbox runs. Copy a line into another terminal:
   round trips to the gateway itself
     {{gateway}} ping --socket {{socket}}
 
+  who is connected (also links, routes, breakers, config, errors, status)
+    {{gateway}} show clients --socket {{socket}}
+
   what the gateway counted
     curl -s http://{{probe}}/metrics | grep ^ipc_
 

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -81,12 +82,19 @@ func (s *sandbox) run(stdout, stderr io.Writer, signals <-chan os.Signal) error 
 		_ = gateway.Stop(0)
 		return err
 	}
+	console, err := s.startConsole(gateway.Gateway(), server.url(), log)
+	if err != nil {
+		return errors.Join(err, gateway.Stop(0))
+	}
 	fmt.Fprint(stdout, instructions(s.Socket, server.url(), gateway.ProbeAddr()))
 
-	<-signals
+	select {
+	case <-signals:
+	case <-console.drainWanted:
+	}
 	fmt.Fprintln(stdout, "\nstopping")
 	stopped := make(chan error, 1)
-	go func() { stopped <- gateway.Stop(drainTimeout) }()
+	go func() { stopped <- console.end(gateway.Stop(drainTimeout)) }()
 	select {
 	case err := <-stopped:
 		return err

@@ -139,6 +139,7 @@ func TestPrintedLines(t *testing.T) {
 		{[]string{"demo.error"}, "", "", "SERVICE_ERROR (13): the sandbox has no such thing; service code 404", 1},
 		{[]string{"demo.slow"}, "", "", "TIMEOUT (5)", 1},
 		{[]string{"ipc-gateway ping"}, "", "4 pings answered", "", 0},
+		{[]string{"show clients"}, "", "PROGRAM", "", 0},
 		{[]string{"python3 -c"}, "python3", `"echo":{"task":"hello"}`, "", 0},
 		{[]string{"curl"}, "curl", `ipc_requests_total{type="submit"}`, "", 0},
 	} {
@@ -150,6 +151,22 @@ func TestPrintedLines(t *testing.T) {
 		stdout, stderr, code := shell(t, line)
 		if code != c.code || !strings.Contains(stdout, c.stdout) || !strings.Contains(stderr, c.stderr) {
 			t.Errorf("%s\nexit code %d, output %q, errors %q", line, code, stdout, stderr)
+		}
+	}
+}
+
+// The operator's commands work on a sandbox too, and those that make no sense there say why.
+func TestConsole(t *testing.T) {
+	socket, _ := startSandbox(t, "--probe-addr", "127.0.0.1:0")
+	gateway := filepath.Join(programs, "ipc-gateway")
+	for _, c := range []struct{ args, stdout, stderr string }{
+		{"show status", "sandbox", ""}, {"show config", socket, ""}, {"show links", "127.0.0.1:", ""}, {"reload", "", "a sandbox has no file"},
+		{"serve --takeover --probe-addr off --nats-url nats://127.0.0.1:1", "", "hands over to no other process"},
+		{"drain", "", ""}, // which ends it
+	} {
+		stdout, stderr, code := shell(t, gateway+" "+c.args+" --socket "+socket)
+		if (code == 0) != (c.stderr == "") || !strings.Contains(stdout, c.stdout) || !strings.Contains(stderr, c.stderr) {
+			t.Errorf("%s: exit code %d, output %q, errors %q", c.args, code, stdout, stderr)
 		}
 	}
 }
