@@ -49,6 +49,9 @@ type world struct {
 
 // Goal: whatever breaks, no promise in doc.go is broken. Method: there.
 func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("its work is done by programs that it builds; -chaos.race has the gateway's under the race detector")
+	}
 	length, clients, pause := *flagTime, 16, 5*time.Millisecond
 	if length == 0 {
 		length, clients, pause = 5*time.Second, 6, 20*time.Millisecond

@@ -72,6 +72,7 @@ func TestRun(t *testing.T) {
 
 // Goal: all of it also works when the NATS server wants TLS.
 func TestRunTLS(t *testing.T) {
+	skipIfShort(t)
 	buildForTest(t, "perf/sockets/sockets.c") // skips without a compiler
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -80,9 +80,6 @@ func TestParsePerfTrace(t *testing.T) {
 // Goal: the gateway keeps the bounds of the gate: its system calls are counted while it serves, by whatever tool there is, and
 // its mallocs over so many requests that what is allowed for a run is little for one.
 func TestGateBounds(t *testing.T) {
-	if testing.Short() {
-		t.Skip("serves for seconds")
-	}
 	cells := Cells([]string{KindPing}, []int{16}, []int{16}, nil)
 	for _, b := range syscallBounds {
 		cells = append(cells, b.cell)

@@ -13,9 +13,7 @@ import (
 // Goal: every part measures a real gateway, and each goal has a believable figure, its bounds, and a verdict; all of it
 // survives JSON.
 func TestOwn(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds four programs and measures for seconds")
-	}
+	skipIfShort(t)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	s := OwnSettings{Parts: OwnParts, Garbage: 200 * time.Millisecond, Requests: 1000, Idle: 200 * time.Millisecond, Run: 200 * time.Millisecond, Repeats: 1, Rate: 1000}

@@ -11,9 +11,18 @@ import (
 	"time"
 )
 
+// skipIfShort skips a test whose work is done by programs that it builds; TestRun has all that this process does for them.
+func skipIfShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("measures for seconds")
+	}
+}
+
 // startTestRig starts what the cells need, with only these sides, until the test ends.
 func startTestRig(t *testing.T, sides []string, cells []Cell) *rig {
 	t.Helper()
+	skipIfShort(t)
 	buildForTest(t, "perf/sockets/sockets.c") // skips without a compiler
 	runtime.LockOSThread()
 	t.Cleanup(runtime.UnlockOSThread)
@@ -42,6 +51,7 @@ func TestRunWithOtherConnections(t *testing.T) {
 
 // Goal: a cell that fails is recorded and the ones around it are measured; an interruption keeps what was measured before it.
 func TestRunKeepsWhatItHas(t *testing.T) {
+	skipIfShort(t)
 	buildForTest(t, "perf/sockets/sockets.c") // skips without a compiler
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
