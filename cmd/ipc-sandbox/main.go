@@ -94,10 +94,10 @@ func (s *sandbox) run(stdout, stderr io.Writer, signals <-chan os.Signal) error 
 	}
 	fmt.Fprintln(stdout, "\nstopping")
 	stopped := make(chan error, 1)
-	go func() { stopped <- console.end(gateway.Stop(drainTimeout)) }()
+	go func() { stopped <- gateway.Stop(drainTimeout) }()
 	select {
 	case err := <-stopped:
-		return err
+		return console.end(err) // only now those who drain are told: signals that come after that change nothing
 	case <-signals:
 		return fmt.Errorf("stopped at once, %s may be left behind", s.Socket)
 	}
